@@ -1,0 +1,20 @@
+"""Files that count: job folders, publishing by rename, manifests with SHA-256, room on the disk."""
+
+from cutoff.artifacts.disk import GIB, require_space, size_on_disk
+from cutoff.artifacts.folders import Roots, attempt_folder, inside
+from cutoff.artifacts.publish import Published, describe, publishing, publishing_folder, sha256_of, sweep_partials
+
+__all__ = [
+    "GIB",
+    "Published",
+    "Roots",
+    "attempt_folder",
+    "describe",
+    "inside",
+    "publishing",
+    "publishing_folder",
+    "require_space",
+    "sha256_of",
+    "size_on_disk",
+    "sweep_partials",
+]

@@ -1,0 +1,127 @@
+"""Everything that can go wrong, as one tree of exceptions.
+
+Each error says what is wrong (message) and what to do about it (remedy), and has a stable reason for
+programs. `rpc/errors.py` turns them into gRPC status codes, `stage/child.py` into a Failure event, the
+command lines into exit codes: nothing else translates errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class CutoffError(Exception):
+    """The root: anything cutoff itself reports.
+
+    Args:
+        message: What is wrong, naming the thing it is wrong with.
+        remedy: What the reader can do about it; may be empty where nothing can be done.
+    """
+
+    reason: ClassVar[str] = "INTERNAL"
+    retryable: ClassVar[bool] = False
+    """True when the same request may succeed later without being changed."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with what a user gave."""
+
+    where: str
+    """A field path ("train.lora_r") or a file and line ("retain/retain_train.jsonl:17")."""
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f"; {self.fix}" if self.fix else "")
+
+
+class InvalidInput(CutoffError):
+    """What the user gave cannot be used. Carries every fault that was found, and is never retried."""
+
+    reason = "INVALID_INPUT"
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        if not faults:
+            raise ValueError("an InvalidInput needs at least one fault")
+        self.faults = tuple(faults)
+        count = f"{len(faults)} faults" if len(faults) > 1 else "1 fault"
+        super().__init__("\n".join([f"{count} in the input:", *(f"  {fault}" for fault in faults)]))
+
+
+class NotFound(CutoffError):
+    """The named thing is not there."""
+
+    reason = "NOT_FOUND"
+
+
+class AlreadyExists(CutoffError):
+    """The name is taken by something else."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class Refused(CutoffError):
+    """The request is well formed, but the state of the system does not allow it."""
+
+    reason = "FAILED_PRECONDITION"
+
+
+class DiskFull(CutoffError):
+    """A file system has too little room for what is about to be written, or ran full while writing."""
+
+    reason = "DISK_FULL"
+
+
+class OutOfMemory(CutoffError):
+    """A device or the host has too little memory for the work."""
+
+    reason = "OUT_OF_MEMORY"
+
+
+class CheckFailed(CutoffError):
+    """A result was compared with its source and differs; it was not published."""
+
+    reason = "CHECK_FAILED"
+
+
+class ProgramFailed(CutoffError):
+    """A program cutoff started ended with an error."""
+
+    reason = "PROGRAM_FAILED"
+
+
+class Unavailable(CutoffError):
+    """A server cannot be reached or did not answer in time."""
+
+    reason = "UNAVAILABLE"
+    retryable = True
+
+
+class DeviceBusy(CutoffError):
+    """Another run holds the device."""
+
+    reason = "DEVICE_BUSY"
+    retryable = True
+
+
+class Unauthenticated(CutoffError):
+    """The caller has no valid token."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class Cancelled(CutoffError):
+    """Somebody asked for the work to stop."""
+
+    reason = "CANCELLED"

@@ -1,0 +1,61 @@
+from cutoff.v1 import job_pb2 as _job_pb2
+from cutoff.v1 import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ConvertRequest(_message.Message):
+    __slots__ = ("run", "spec", "merged", "model_name", "probe_questions")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    MERGED_FIELD_NUMBER: _ClassVar[int]
+    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    PROBE_QUESTIONS_FIELD_NUMBER: _ClassVar[int]
+    run: _types_pb2.RunHeader
+    spec: _job_pb2.ConvertSpec
+    merged: str
+    model_name: str
+    probe_questions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, run: _Optional[_Union[_types_pb2.RunHeader, _Mapping]] = ..., spec: _Optional[_Union[_job_pb2.ConvertSpec, _Mapping]] = ..., merged: _Optional[str] = ..., model_name: _Optional[str] = ..., probe_questions: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ConvertResponse(_message.Message):
+    __slots__ = ("event",)
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    event: _types_pb2.Event
+    def __init__(self, event: _Optional[_Union[_types_pb2.Event, _Mapping]] = ...) -> None: ...
+
+class CheckInstallRequest(_message.Message):
+    __slots__ = ("spec",)
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    spec: _job_pb2.InstallSpec
+    def __init__(self, spec: _Optional[_Union[_job_pb2.InstallSpec, _Mapping]] = ...) -> None: ...
+
+class CheckInstallResponse(_message.Message):
+    __slots__ = ("folder",)
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    folder: str
+    def __init__(self, folder: _Optional[str] = ...) -> None: ...
+
+class InstallRequest(_message.Message):
+    __slots__ = ("run", "spec", "gguf", "sha256", "quant_type")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    GGUF_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    QUANT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    run: _types_pb2.RunHeader
+    spec: _job_pb2.InstallSpec
+    gguf: str
+    sha256: str
+    quant_type: str
+    def __init__(self, run: _Optional[_Union[_types_pb2.RunHeader, _Mapping]] = ..., spec: _Optional[_Union[_job_pb2.InstallSpec, _Mapping]] = ..., gguf: _Optional[str] = ..., sha256: _Optional[str] = ..., quant_type: _Optional[str] = ...) -> None: ...
+
+class InstallResponse(_message.Message):
+    __slots__ = ("event",)
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    event: _types_pb2.Event
+    def __init__(self, event: _Optional[_Union[_types_pb2.Event, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,26 @@
+from cutoff.v1 import job_pb2 as _job_pb2
+from cutoff.v1 import types_pb2 as _types_pb2
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class MergeRequest(_message.Message):
+    __slots__ = ("run", "spec", "model_path", "adapter")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    MODEL_PATH_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    run: _types_pb2.RunHeader
+    spec: _job_pb2.MergeSpec
+    model_path: str
+    adapter: str
+    def __init__(self, run: _Optional[_Union[_types_pb2.RunHeader, _Mapping]] = ..., spec: _Optional[_Union[_job_pb2.MergeSpec, _Mapping]] = ..., model_path: _Optional[str] = ..., adapter: _Optional[str] = ...) -> None: ...
+
+class MergeResponse(_message.Message):
+    __slots__ = ("event",)
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    event: _types_pb2.Event
+    def __init__(self, event: _Optional[_Union[_types_pb2.Event, _Mapping]] = ...) -> None: ...
