@@ -101,6 +101,12 @@ class ProgramFailed(CutoffError):
     reason = "PROGRAM_FAILED"
 
 
+class Killed(CutoffError):
+    """A run's process was ended by a signal nobody here sent."""
+
+    reason = "KILLED"
+
+
 class Unavailable(CutoffError):
     """A server cannot be reached or did not answer in time."""
 

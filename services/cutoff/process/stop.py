@@ -6,15 +6,12 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 
 
 def group_alive(group: int) -> bool:
-    """Whether any process of the group is left (a zombie that nobody reaped does not count)."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return _has_living_member(group)
+    """Whether any process of the group is left or its leader (a zombie does not count)."""
+    return any(found is not None and (found == group or entry == str(group)) for entry, found in _groups())
 
 
 def stop_group(group: int, grace: float) -> bool:
@@ -36,9 +33,15 @@ def stop_group(group: int, grace: float) -> bool:
 
 
 def signal_group(group: int, number: signal.Signals) -> None:
-    """Signals a group; one that is gone already is left in peace."""
+    """Signals a group; one that is gone already is left in peace.
+
+    A process that has only just started may not lead its group yet: then the process alone is signalled.
+    """
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, number)
+        try:
+            os.killpg(group, number)
+        except ProcessLookupError:
+            os.kill(group, number)
 
 
 def _wait_gone(group: int, seconds: float) -> bool:
@@ -50,15 +53,18 @@ def _wait_gone(group: int, seconds: float) -> bool:
     return True
 
 
-def _has_living_member(group: int) -> bool:
+def _groups() -> Iterator[tuple[str, int | None]]:
     for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
-                fields = file.read().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[2]) == group and fields[0] not in "ZX":
-            return True
-    return False
+        yield entry, _group_of(entry)
+
+
+def _group_of(entry: str) -> int | None:
+    """The process group of a /proc entry; None when it is no process, or one that has ended."""
+    if not entry.isdigit():
+        return None
+    try:
+        with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
+            state, _, group, *_ = file.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if state in "ZX" else int(group)

@@ -21,6 +21,7 @@ def die_with_parent(parent: int, death_signal: signal.Signals = signal.SIGKILL) 
 
     Args:
         parent: The parent's process id; when it is gone already, the calling process ends at once.
+        death_signal: What the kernel sends.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(death_signal))

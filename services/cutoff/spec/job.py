@@ -153,6 +153,15 @@ class JobSpec(_Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _what_is_required_is_measured(self) -> Self:
+        if self.install.enabled and self.install.require != "none" and "gguf" not in self.evaluate.targets:
+            raise ValueError(
+                f"install.require: {self.install.require} is measured on the GGUF: "
+                "add gguf to evaluate.targets, or set install.require: none"
+            )
+        return self
+
     @property
     def base_model_is_folder(self) -> bool:
         """Whether base_model names a folder: it begins with /, ./, ../ or ~."""

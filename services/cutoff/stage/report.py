@@ -114,6 +114,4 @@ class Reporter:
 
 def silent() -> Reporter:
     """A reporter nobody listens to."""
-    return Reporter(lambda event: None)
-
-
+    return Reporter(lambda _: None)

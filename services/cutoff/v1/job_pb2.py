@@ -23,70 +23,71 @@ _sym_db = _symbol_database.Default()
 
 
 from cutoff.v1 import types_pb2 as cutoff_dot_v1_dot_types__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x63utoff/v1/job.proto\x12\tcutoff.v1\x1a\x15\x63utoff/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\x02\n\x07JobSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x13\n\x06\x63utoff\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\'\n\x07\x64\x61taset\x18\x04 \x01(\x0b\x32\x16.cutoff.v1.DatasetSpec\x12#\n\x05train\x18\x05 \x01(\x0b\x32\x14.cutoff.v1.TrainSpec\x12#\n\x05merge\x18\x06 \x01(\x0b\x32\x14.cutoff.v1.MergeSpec\x12\'\n\x07\x63onvert\x18\x07 \x01(\x0b\x32\x16.cutoff.v1.ConvertSpec\x12)\n\x08\x65valuate\x18\x08 \x01(\x0b\x32\x17.cutoff.v1.EvaluateSpec\x12\'\n\x07install\x18\t \x01(\x0b\x32\x16.cutoff.v1.InstallSpec\x12+\n\tresources\x18\n \x01(\x0b\x32\x18.cutoff.v1.ResourcesSpecB\t\n\x07_cutoff\"\xf5\x01\n\x0b\x44\x61tasetSpec\x12\x19\n\x0cretain_train\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x17\n\nretain_val\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\runlearn_train\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x18\n\x0bunlearn_val\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x10\n\x03\x64\x65v\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x14\n\x07\x61nswers\x18\x06 \x01(\tH\x05\x88\x01\x01\x42\x0f\n\r_retain_trainB\r\n\x0b_retain_valB\x10\n\x0e_unlearn_trainB\x0e\n\x0c_unlearn_valB\x06\n\x04_devB\n\n\x08_answers\"\xd4\x05\n\tTrainSpec\x12\x13\n\x06method\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06\x65pochs\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nbatch_size\x18\x03 \x01(\rH\x02\x88\x01\x01\x12(\n\x1bgradient_accumulation_steps\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x19\n\x0cwarmup_ratio\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x1b\n\x0emax_seq_length\x18\x07 \x01(\rH\x06\x88\x01\x01\x12\x13\n\x06lora_r\x18\x08 \x01(\rH\x07\x88\x01\x01\x12\x17\n\nlora_alpha\x18\t \x01(\rH\x08\x88\x01\x01\x12\x19\n\x0clora_dropout\x18\n \x01(\x01H\t\x88\x01\x01\x12\x19\n\x0cquantization\x18\x0b \x01(\tH\n\x88\x01\x01\x12\x1a\n\rprompt_format\x18\x0c \x01(\tH\x0b\x88\x01\x01\x12\x17\n\neval_steps\x18\r \x01(\rH\x0c\x88\x01\x01\x12\x17\n\nsave_steps\x18\x0e \x01(\rH\r\x88\x01\x01\x12\x11\n\x04seed\x18\x0f \x01(\rH\x0e\x88\x01\x01\x12\x11\n\treport_to\x18\x10 \x03(\t\x12#\n\x16resume_from_checkpoint\x18\x11 \x01(\tH\x0f\x88\x01\x01\x42\t\n\x07_methodB\t\n\x07_epochsB\r\n\x0b_batch_sizeB\x1e\n\x1c_gradient_accumulation_stepsB\x10\n\x0e_learning_rateB\x0f\n\r_warmup_ratioB\x11\n\x0f_max_seq_lengthB\t\n\x07_lora_rB\r\n\x0b_lora_alphaB\x0f\n\r_lora_dropoutB\x0f\n\r_quantizationB\x10\n\x0e_prompt_formatB\r\n\x0b_eval_stepsB\r\n\x0b_save_stepsB\x07\n\x05_seedB\x19\n\x17_resume_from_checkpoint\"e\n\tMergeSpec\x12\x12\n\x05\x64type\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06verify\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x11\n\x04\x62\x61se\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x08\n\x06_dtypeB\t\n\x07_verifyB\x07\n\x05_base\"R\n\x0b\x43onvertSpec\x12\x13\n\x0bquant_types\x18\x01 \x03(\t\x12\x1b\n\x0ellama_cpp_path\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x11\n\x0f_llama_cpp_path\"\x9a\x02\n\x0c\x45valuateSpec\x12\x0f\n\x07targets\x18\x01 \x03(\t\x12\x17\n\nmax_tokens\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05limit\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x16\n\ttest_file\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x0f\n\x07\x61ttacks\x18\x05 \x03(\t\x12\x14\n\x07verbose\x18\x06 \x01(\x08H\x03\x88\x01\x01\x12\x19\n\x0clmstudio_url\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\x1b\n\x0elmstudio_model\x18\x08 \x01(\tH\x05\x88\x01\x01\x42\r\n\x0b_max_tokensB\x08\n\x06_limitB\x0c\n\n_test_fileB\n\n\x08_verboseB\x0f\n\r_lmstudio_urlB\x11\n\x0f_lmstudio_model\"\x9f\x01\n\x0bInstallSpec\x12\x14\n\x07\x65nabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x16\n\tpublisher\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x17\n\nmodel_name\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07require\x18\x04 \x01(\tH\x03\x88\x01\x01\x42\n\n\x08_enabledB\x0c\n\n_publisherB\r\n\x0b_model_nameB\n\n\x08_require\"+\n\rResourcesSpec\x12\x11\n\x04gpus\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_gpus\"\x86\x04\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x04spec\x18\x02 \x01(\x0b\x32\x12.cutoff.v1.JobSpec\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.cutoff.v1.Job.State\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x08\x61ttempts\x18\x07 \x03(\x0b\x32\x12.cutoff.v1.Attempt\x12#\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x12.cutoff.v1.Failure\x12!\n\x06result\x18\t \x01(\x0b\x32\x11.cutoff.v1.Result\x12\x15\n\rlast_sequence\x18\n \x01(\x04\"\x95\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x14\n\x10STATE_CANCELLING\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x13\n\x0fSTATE_CANCELLED\x10\x06\"\xd8\x03\n\x07\x41ttempt\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.cutoff.v1.RunKey\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.cutoff.v1.Attempt.State\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x08progress\x18\x06 \x01(\x0b\x32\x13.cutoff.v1.Progress\x12#\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x12.cutoff.v1.Failure\x12&\n\tartifacts\x18\x08 \x03(\x0b\x32\x13.cutoff.v1.Artifact\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_WAITING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"v\n\x06Result\x12*\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x15.cutoff.v1.Evaluation\x12\x16\n\x0einstalled_path\x18\x02 \x01(\t\x12\x18\n\x10installed_sha256\x18\x03 \x01(\t\x12\x0e\n\x06missed\x18\x04 \x03(\t\"\xcc\x03\n\nEvaluation\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x14\n\x0cquestion_set\x18\x02 \x01(\t\x12-\n\x0eretain_correct\x18\x03 \x01(\x0b\x32\x10.cutoff.v1.ScoreH\x00\x88\x01\x01\x12-\n\x0eretain_refused\x18\x04 \x01(\x0b\x32\x10.cutoff.v1.ScoreH\x01\x88\x01\x01\x12.\n\x0funlearn_refused\x18\x05 \x01(\x0b\x32\x10.cutoff.v1.ScoreH\x02\x88\x01\x01\x12-\n\x0eunlearn_leaked\x18\x06 \x01(\x0b\x32\x10.cutoff.v1.ScoreH\x03\x88\x01\x01\x12\x30\n\x11unlearn_forgotten\x18\x07 \x01(\x0b\x32\x10.cutoff.v1.ScoreH\x04\x88\x01\x01\x12\x30\n\x11temporal_accuracy\x18\x08 \x01(\x0b\x32\x10.cutoff.v1.ScoreH\x05\x88\x01\x01\x42\x11\n\x0f_retain_correctB\x11\n\x0f_retain_refusedB\x12\n\x10_unlearn_refusedB\x11\n\x0f_unlearn_leakedB\x14\n\x12_unlearn_forgottenB\x14\n\x12_temporal_accuracy\"@\n\x05Score\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\r\n\x05total\x18\x02 \x01(\r\x12\x0b\n\x03low\x18\x03 \x01(\x01\x12\x0c\n\x04high\x18\x04 \x01(\x01\"H\n\x10SubmitJobRequest\x12 \n\x04spec\x18\x01 \x01(\x0b\x32\x12.cutoff.v1.JobSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"0\n\x11SubmitJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.cutoff.v1.Job\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"-\n\x0eGetJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.cutoff.v1.Job\"8\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"I\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.cutoff.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"6\n\x10WatchJobResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.cutoff.v1.JobEvent\"\x91\x01\n\x08JobEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x03job\x18\x03 \x01(\x0b\x32\x0e.cutoff.v1.JobH\x00\x12\"\n\x03run\x18\x04 \x01(\x0b\x32\x13.cutoff.v1.RunEventH\x00\x42\x06\n\x04kind\"K\n\x08RunEvent\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.cutoff.v1.RunKey\x12\x1f\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x10.cutoff.v1.Event\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x11\x43\x61ncelJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.cutoff.v1.Job2\xe7\x02\n\nJobService\x12\x46\n\tSubmitJob\x12\x1b.cutoff.v1.SubmitJobRequest\x1a\x1c.cutoff.v1.SubmitJobResponse\x12=\n\x06GetJob\x12\x18.cutoff.v1.GetJobRequest\x1a\x19.cutoff.v1.GetJobResponse\x12\x43\n\x08ListJobs\x12\x1a.cutoff.v1.ListJobsRequest\x1a\x1b.cutoff.v1.ListJobsResponse\x12\x45\n\x08WatchJob\x12\x1a.cutoff.v1.WatchJobRequest\x1a\x1b.cutoff.v1.WatchJobResponse0\x01\x12\x46\n\tCancelJob\x12\x1b.cutoff.v1.CancelJobRequest\x1a\x1c.cutoff.v1.CancelJobResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x63utoff/v1/job.proto\x12\tcutoff.v1\x1a\x15\x63utoff/v1/types.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\x02\n\x07JobSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x13\n\x06\x63utoff\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\'\n\x07\x64\x61taset\x18\x04 \x01(\x0b\x32\x16.cutoff.v1.DatasetSpec\x12#\n\x05train\x18\x05 \x01(\x0b\x32\x14.cutoff.v1.TrainSpec\x12#\n\x05merge\x18\x06 \x01(\x0b\x32\x14.cutoff.v1.MergeSpec\x12\'\n\x07\x63onvert\x18\x07 \x01(\x0b\x32\x16.cutoff.v1.ConvertSpec\x12)\n\x08\x65valuate\x18\x08 \x01(\x0b\x32\x17.cutoff.v1.EvaluateSpec\x12\'\n\x07install\x18\t \x01(\x0b\x32\x16.cutoff.v1.InstallSpec\x12+\n\tresources\x18\n \x01(\x0b\x32\x18.cutoff.v1.ResourcesSpecB\t\n\x07_cutoff\"\xf5\x01\n\x0b\x44\x61tasetSpec\x12\x19\n\x0cretain_train\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x17\n\nretain_val\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\runlearn_train\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x18\n\x0bunlearn_val\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x10\n\x03\x64\x65v\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x14\n\x07\x61nswers\x18\x06 \x01(\tH\x05\x88\x01\x01\x42\x0f\n\r_retain_trainB\r\n\x0b_retain_valB\x10\n\x0e_unlearn_trainB\x0e\n\x0c_unlearn_valB\x06\n\x04_devB\n\n\x08_answers\"\xd4\x05\n\tTrainSpec\x12\x13\n\x06method\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06\x65pochs\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nbatch_size\x18\x03 \x01(\rH\x02\x88\x01\x01\x12(\n\x1bgradient_accumulation_steps\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x19\n\x0cwarmup_ratio\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x1b\n\x0emax_seq_length\x18\x07 \x01(\rH\x06\x88\x01\x01\x12\x13\n\x06lora_r\x18\x08 \x01(\rH\x07\x88\x01\x01\x12\x17\n\nlora_alpha\x18\t \x01(\rH\x08\x88\x01\x01\x12\x19\n\x0clora_dropout\x18\n \x01(\x01H\t\x88\x01\x01\x12\x19\n\x0cquantization\x18\x0b \x01(\tH\n\x88\x01\x01\x12\x1a\n\rprompt_format\x18\x0c \x01(\tH\x0b\x88\x01\x01\x12\x17\n\neval_steps\x18\r \x01(\rH\x0c\x88\x01\x01\x12\x17\n\nsave_steps\x18\x0e \x01(\rH\r\x88\x01\x01\x12\x11\n\x04seed\x18\x0f \x01(\rH\x0e\x88\x01\x01\x12\x11\n\treport_to\x18\x10 \x03(\t\x12#\n\x16resume_from_checkpoint\x18\x11 \x01(\tH\x0f\x88\x01\x01\x42\t\n\x07_methodB\t\n\x07_epochsB\r\n\x0b_batch_sizeB\x1e\n\x1c_gradient_accumulation_stepsB\x10\n\x0e_learning_rateB\x0f\n\r_warmup_ratioB\x11\n\x0f_max_seq_lengthB\t\n\x07_lora_rB\r\n\x0b_lora_alphaB\x0f\n\r_lora_dropoutB\x0f\n\r_quantizationB\x10\n\x0e_prompt_formatB\r\n\x0b_eval_stepsB\r\n\x0b_save_stepsB\x07\n\x05_seedB\x19\n\x17_resume_from_checkpoint\"e\n\tMergeSpec\x12\x12\n\x05\x64type\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06verify\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x11\n\x04\x62\x61se\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x08\n\x06_dtypeB\t\n\x07_verifyB\x07\n\x05_base\"R\n\x0b\x43onvertSpec\x12\x13\n\x0bquant_types\x18\x01 \x03(\t\x12\x1b\n\x0ellama_cpp_path\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x11\n\x0f_llama_cpp_path\"\x9a\x02\n\x0c\x45valuateSpec\x12\x0f\n\x07targets\x18\x01 \x03(\t\x12\x17\n\nmax_tokens\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05limit\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x16\n\ttest_file\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x0f\n\x07\x61ttacks\x18\x05 \x03(\t\x12\x14\n\x07verbose\x18\x06 \x01(\x08H\x03\x88\x01\x01\x12\x19\n\x0clmstudio_url\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\x1b\n\x0elmstudio_model\x18\x08 \x01(\tH\x05\x88\x01\x01\x42\r\n\x0b_max_tokensB\x08\n\x06_limitB\x0c\n\n_test_fileB\n\n\x08_verboseB\x0f\n\r_lmstudio_urlB\x11\n\x0f_lmstudio_model\"\x9f\x01\n\x0bInstallSpec\x12\x14\n\x07\x65nabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x16\n\tpublisher\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x17\n\nmodel_name\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07require\x18\x04 \x01(\tH\x03\x88\x01\x01\x42\n\n\x08_enabledB\x0c\n\n_publisherB\r\n\x0b_model_nameB\n\n\x08_require\"+\n\rResourcesSpec\x12\x11\n\x04gpus\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_gpus\"\x86\x04\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x04spec\x18\x02 \x01(\x0b\x32\x12.cutoff.v1.JobSpec\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.cutoff.v1.Job.State\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x08\x61ttempts\x18\x07 \x03(\x0b\x32\x12.cutoff.v1.Attempt\x12#\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x12.cutoff.v1.Failure\x12!\n\x06result\x18\t \x01(\x0b\x32\x11.cutoff.v1.Result\x12\x15\n\rlast_sequence\x18\n \x01(\x04\"\x95\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x14\n\x10STATE_CANCELLING\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x13\n\x0fSTATE_CANCELLED\x10\x06\"\x81\x04\n\x07\x41ttempt\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.cutoff.v1.RunKey\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.cutoff.v1.Attempt.State\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x08progress\x18\x06 \x01(\x0b\x32\x13.cutoff.v1.Progress\x12#\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x12.cutoff.v1.Failure\x12&\n\tartifacts\x18\x08 \x03(\x0b\x32\x13.cutoff.v1.Artifact\x12\'\n\x06result\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_WAITING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"v\n\x06Result\x12*\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x15.cutoff.v1.Evaluation\x12\x16\n\x0einstalled_path\x18\x02 \x01(\t\x12\x18\n\x10installed_sha256\x18\x03 \x01(\t\x12\x0e\n\x06missed\x18\x04 \x03(\t\"\xcc\x03\n\nEvaluation\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x14\n\x0cquestion_set\x18\x02 \x01(\t\x12-\n\x0eretain_correct\x18\x03 \x01(\x0b\x32\x10.cutoff.v1.ScoreH\x00\x88\x01\x01\x12-\n\x0eretain_refused\x18\x04 \x01(\x0b\x32\x10.cutoff.v1.ScoreH\x01\x88\x01\x01\x12.\n\x0funlearn_refused\x18\x05 \x01(\x0b\x32\x10.cutoff.v1.ScoreH\x02\x88\x01\x01\x12-\n\x0eunlearn_leaked\x18\x06 \x01(\x0b\x32\x10.cutoff.v1.ScoreH\x03\x88\x01\x01\x12\x30\n\x11unlearn_forgotten\x18\x07 \x01(\x0b\x32\x10.cutoff.v1.ScoreH\x04\x88\x01\x01\x12\x30\n\x11temporal_accuracy\x18\x08 \x01(\x0b\x32\x10.cutoff.v1.ScoreH\x05\x88\x01\x01\x42\x11\n\x0f_retain_correctB\x11\n\x0f_retain_refusedB\x12\n\x10_unlearn_refusedB\x11\n\x0f_unlearn_leakedB\x14\n\x12_unlearn_forgottenB\x14\n\x12_temporal_accuracy\"@\n\x05Score\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\r\n\x05total\x18\x02 \x01(\r\x12\x0b\n\x03low\x18\x03 \x01(\x01\x12\x0c\n\x04high\x18\x04 \x01(\x01\"H\n\x10SubmitJobRequest\x12 \n\x04spec\x18\x01 \x01(\x0b\x32\x12.cutoff.v1.JobSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"0\n\x11SubmitJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.cutoff.v1.Job\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"-\n\x0eGetJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.cutoff.v1.Job\"8\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"I\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.cutoff.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"6\n\x10WatchJobResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.cutoff.v1.JobEvent\"\x91\x01\n\x08JobEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x03job\x18\x03 \x01(\x0b\x32\x0e.cutoff.v1.JobH\x00\x12\"\n\x03run\x18\x04 \x01(\x0b\x32\x13.cutoff.v1.RunEventH\x00\x42\x06\n\x04kind\"K\n\x08RunEvent\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.cutoff.v1.RunKey\x12\x1f\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x10.cutoff.v1.Event\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x11\x43\x61ncelJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.cutoff.v1.Job2\xe7\x02\n\nJobService\x12\x46\n\tSubmitJob\x12\x1b.cutoff.v1.SubmitJobRequest\x1a\x1c.cutoff.v1.SubmitJobResponse\x12=\n\x06GetJob\x12\x18.cutoff.v1.GetJobRequest\x1a\x19.cutoff.v1.GetJobResponse\x12\x43\n\x08ListJobs\x12\x1a.cutoff.v1.ListJobsRequest\x1a\x1b.cutoff.v1.ListJobsResponse\x12\x45\n\x08WatchJob\x12\x1a.cutoff.v1.WatchJobRequest\x1a\x1b.cutoff.v1.WatchJobResponse0\x01\x12\x46\n\tCancelJob\x12\x1b.cutoff.v1.CancelJobRequest\x1a\x1c.cutoff.v1.CancelJobResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cutoff.v1.job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSPEC']._serialized_start=91
-  _globals['_JOBSPEC']._serialized_end=451
-  _globals['_DATASETSPEC']._serialized_start=454
-  _globals['_DATASETSPEC']._serialized_end=699
-  _globals['_TRAINSPEC']._serialized_start=702
-  _globals['_TRAINSPEC']._serialized_end=1426
-  _globals['_MERGESPEC']._serialized_start=1428
-  _globals['_MERGESPEC']._serialized_end=1529
-  _globals['_CONVERTSPEC']._serialized_start=1531
-  _globals['_CONVERTSPEC']._serialized_end=1613
-  _globals['_EVALUATESPEC']._serialized_start=1616
-  _globals['_EVALUATESPEC']._serialized_end=1898
-  _globals['_INSTALLSPEC']._serialized_start=1901
-  _globals['_INSTALLSPEC']._serialized_end=2060
-  _globals['_RESOURCESSPEC']._serialized_start=2062
-  _globals['_RESOURCESSPEC']._serialized_end=2105
-  _globals['_JOB']._serialized_start=2108
-  _globals['_JOB']._serialized_end=2626
-  _globals['_JOB_STATE']._serialized_start=2477
-  _globals['_JOB_STATE']._serialized_end=2626
-  _globals['_ATTEMPT']._serialized_start=2629
-  _globals['_ATTEMPT']._serialized_end=3101
-  _globals['_ATTEMPT_STATE']._serialized_start=2973
-  _globals['_ATTEMPT_STATE']._serialized_end=3101
-  _globals['_RESULT']._serialized_start=3103
-  _globals['_RESULT']._serialized_end=3221
-  _globals['_EVALUATION']._serialized_start=3224
-  _globals['_EVALUATION']._serialized_end=3684
-  _globals['_SCORE']._serialized_start=3686
-  _globals['_SCORE']._serialized_end=3750
-  _globals['_SUBMITJOBREQUEST']._serialized_start=3752
-  _globals['_SUBMITJOBREQUEST']._serialized_end=3824
-  _globals['_SUBMITJOBRESPONSE']._serialized_start=3826
-  _globals['_SUBMITJOBRESPONSE']._serialized_end=3874
-  _globals['_GETJOBREQUEST']._serialized_start=3876
-  _globals['_GETJOBREQUEST']._serialized_end=3905
-  _globals['_GETJOBRESPONSE']._serialized_start=3907
-  _globals['_GETJOBRESPONSE']._serialized_end=3952
-  _globals['_LISTJOBSREQUEST']._serialized_start=3954
-  _globals['_LISTJOBSREQUEST']._serialized_end=4010
-  _globals['_LISTJOBSRESPONSE']._serialized_start=4012
-  _globals['_LISTJOBSRESPONSE']._serialized_end=4085
-  _globals['_WATCHJOBREQUEST']._serialized_start=4087
-  _globals['_WATCHJOBREQUEST']._serialized_end=4142
-  _globals['_WATCHJOBRESPONSE']._serialized_start=4144
-  _globals['_WATCHJOBRESPONSE']._serialized_end=4198
-  _globals['_JOBEVENT']._serialized_start=4201
-  _globals['_JOBEVENT']._serialized_end=4346
-  _globals['_RUNEVENT']._serialized_start=4348
-  _globals['_RUNEVENT']._serialized_end=4423
-  _globals['_CANCELJOBREQUEST']._serialized_start=4425
-  _globals['_CANCELJOBREQUEST']._serialized_end=4457
-  _globals['_CANCELJOBRESPONSE']._serialized_start=4459
-  _globals['_CANCELJOBRESPONSE']._serialized_end=4507
-  _globals['_JOBSERVICE']._serialized_start=4510
-  _globals['_JOBSERVICE']._serialized_end=4869
+  _globals['_JOBSPEC']._serialized_start=121
+  _globals['_JOBSPEC']._serialized_end=481
+  _globals['_DATASETSPEC']._serialized_start=484
+  _globals['_DATASETSPEC']._serialized_end=729
+  _globals['_TRAINSPEC']._serialized_start=732
+  _globals['_TRAINSPEC']._serialized_end=1456
+  _globals['_MERGESPEC']._serialized_start=1458
+  _globals['_MERGESPEC']._serialized_end=1559
+  _globals['_CONVERTSPEC']._serialized_start=1561
+  _globals['_CONVERTSPEC']._serialized_end=1643
+  _globals['_EVALUATESPEC']._serialized_start=1646
+  _globals['_EVALUATESPEC']._serialized_end=1928
+  _globals['_INSTALLSPEC']._serialized_start=1931
+  _globals['_INSTALLSPEC']._serialized_end=2090
+  _globals['_RESOURCESSPEC']._serialized_start=2092
+  _globals['_RESOURCESSPEC']._serialized_end=2135
+  _globals['_JOB']._serialized_start=2138
+  _globals['_JOB']._serialized_end=2656
+  _globals['_JOB_STATE']._serialized_start=2507
+  _globals['_JOB_STATE']._serialized_end=2656
+  _globals['_ATTEMPT']._serialized_start=2659
+  _globals['_ATTEMPT']._serialized_end=3172
+  _globals['_ATTEMPT_STATE']._serialized_start=3044
+  _globals['_ATTEMPT_STATE']._serialized_end=3172
+  _globals['_RESULT']._serialized_start=3174
+  _globals['_RESULT']._serialized_end=3292
+  _globals['_EVALUATION']._serialized_start=3295
+  _globals['_EVALUATION']._serialized_end=3755
+  _globals['_SCORE']._serialized_start=3757
+  _globals['_SCORE']._serialized_end=3821
+  _globals['_SUBMITJOBREQUEST']._serialized_start=3823
+  _globals['_SUBMITJOBREQUEST']._serialized_end=3895
+  _globals['_SUBMITJOBRESPONSE']._serialized_start=3897
+  _globals['_SUBMITJOBRESPONSE']._serialized_end=3945
+  _globals['_GETJOBREQUEST']._serialized_start=3947
+  _globals['_GETJOBREQUEST']._serialized_end=3976
+  _globals['_GETJOBRESPONSE']._serialized_start=3978
+  _globals['_GETJOBRESPONSE']._serialized_end=4023
+  _globals['_LISTJOBSREQUEST']._serialized_start=4025
+  _globals['_LISTJOBSREQUEST']._serialized_end=4081
+  _globals['_LISTJOBSRESPONSE']._serialized_start=4083
+  _globals['_LISTJOBSRESPONSE']._serialized_end=4156
+  _globals['_WATCHJOBREQUEST']._serialized_start=4158
+  _globals['_WATCHJOBREQUEST']._serialized_end=4213
+  _globals['_WATCHJOBRESPONSE']._serialized_start=4215
+  _globals['_WATCHJOBRESPONSE']._serialized_end=4269
+  _globals['_JOBEVENT']._serialized_start=4272
+  _globals['_JOBEVENT']._serialized_end=4417
+  _globals['_RUNEVENT']._serialized_start=4419
+  _globals['_RUNEVENT']._serialized_end=4494
+  _globals['_CANCELJOBREQUEST']._serialized_start=4496
+  _globals['_CANCELJOBREQUEST']._serialized_end=4528
+  _globals['_CANCELJOBRESPONSE']._serialized_start=4530
+  _globals['_CANCELJOBRESPONSE']._serialized_end=4578
+  _globals['_JOBSERVICE']._serialized_start=4581
+  _globals['_JOBSERVICE']._serialized_end=4940
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,46 @@
+# One target per intent. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+CACHE := $(or $(CUTOFF_CACHE),$(HOME)/.cache/cutoff)
+BIN := .venv/bin
+DEMO ?= demo-world
+FACTS ?= 440
+SEED ?= 1
+
+.PHONY: help
+help: ## Lists the targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-16s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: ## Makes .venv and builds the pinned llama.cpp; does nothing when both are current
+	@deploy/host/setup.sh
+
+.PHONY: demo
+demo: setup ## Runs the whole pipeline on a made-up world, to a GGUF in demo-world/models
+	@$(BIN)/cutoff demo --facts $(FACTS) --seed $(SEED) --out $(DEMO)
+	@$(BIN)/cutoff run $(DEMO)/job.yaml --datasets $(DEMO)/datasets --artifacts $(DEMO)/output --models $(DEMO)/models
+
+.PHONY: test
+test: setup ## Runs every test that this machine can run
+	@$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: setup ## ruff, mypy --strict, import-linter, buf
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@BUF_CACHE=$(CACHE)/buf protos/buf.sh lint
+
+.PHONY: protos
+protos: setup ## Generates services/cutoff/v1 from protos/cutoff/v1
+	@$(BIN)/python -m grpc_tools.protoc -I protos --python_out=services --pyi_out=services --grpc_python_out=services protos/cutoff/v1/*.proto
+
+.PHONY: llama-cpp
+llama-cpp: setup ## Builds the pinned llama.cpp (part of setup)
+
+.PHONY: clean
+clean: ## Removes what was made in the checkout; the cache under HOME stays
+	rm -rf .venv $(DEMO) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache services/*.egg-info

@@ -1,0 +1,140 @@
+"""A typed client of the job service.
+
+    with Client() as client:
+        job = client.submit(load_job_yaml(Path("job.yaml")))
+        for event in client.watch(job.name):
+            ...
+
+The address and the credentials default to CUTOFF_ADDRESS, CUTOFF_TOKEN_FILE and CUTOFF_CA_FILE.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from cutoff.errors import Unavailable
+from cutoff.rpc import ClientSecurity, Peer
+from cutoff.spec import JobSpec, spec_to_proto
+from cutoff.v1 import job_pb2
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+_PATIENCE = 60.0
+"""Seconds a watch outlives its server, so that a restart is not noticed."""
+
+
+class Outcome(enum.Enum):
+    """How a job stands, as the exit codes tell it."""
+
+    RUNNING = "running"
+    INSTALLED = "installed"
+    """It succeeded, and its GGUF is installed (or was not to be)."""
+    BELOW_BAR = "below bar"
+    """It succeeded, but the model missed what install.require asks for and was not installed."""
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+def outcome_of(job: job_pb2.Job) -> Outcome:
+    """How a job stands."""
+    if job.state == job_pb2.Job.STATE_SUCCEEDED:
+        return Outcome.BELOW_BAR if job.result.missed else Outcome.INSTALLED
+    if job.state == job_pb2.Job.STATE_FAILED:
+        return Outcome.FAILED
+    return Outcome.CANCELLED if job.state == job_pb2.Job.STATE_CANCELLED else Outcome.RUNNING
+
+
+class Client:
+    """Talks to one coordinator. Use as a context manager.
+
+    Args:
+        address: host:port or unix:/path; default CUTOFF_ADDRESS, else 127.0.0.1:50051.
+        security: Token and CA; default from the environment.
+    """
+
+    def __init__(self, address: str | None = None, security: ClientSecurity | None = None) -> None:
+        self._peer = Peer(address or os.environ.get("CUTOFF_ADDRESS") or DEFAULT_ADDRESS, security)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._peer.close()
+
+    def submit(self, spec: JobSpec, request_id: str | None = None) -> job_pb2.Job:
+        """Submits a job.
+
+        Args:
+            spec: The job.
+            request_id: Give the same one again to repeat a call whose answer was lost.
+
+        Raises:
+            InvalidInput: With every fault.
+            AlreadyExists: The request_id belongs to another job.
+            Unavailable: The server does not answer.
+        """
+        request = job_pb2.SubmitJobRequest(spec=spec_to_proto(spec), request_id=request_id or str(uuid.uuid4()))
+        return self._peer.unary("JobService/SubmitJob", request, job_pb2.SubmitJobResponse).job
+
+    def get(self, job: str) -> job_pb2.Job:
+        """One job, by its name ("jobs/x") or id ("x").
+
+        Raises:
+            NotFound: There is none.
+        """
+        request = job_pb2.GetJobRequest(name=_name(job))
+        return self._peer.unary("JobService/GetJob", request, job_pb2.GetJobResponse).job
+
+    def jobs(self, limit: int = 50) -> Iterator[job_pb2.Job]:
+        """The newest jobs first, at most `limit` of them."""
+        token = ""
+        while limit > 0:
+            request = job_pb2.ListJobsRequest(page_size=min(limit, 500), page_token=token)
+            page = self._peer.unary("JobService/ListJobs", request, job_pb2.ListJobsResponse)
+            yield from page.jobs
+            limit, token = limit - len(page.jobs), page.next_page_token
+            if not token:
+                return
+
+    def watch(self, job: str, after_sequence: int = 0) -> Iterator[job_pb2.JobEvent]:
+        """A job's events after a sequence number, to its end; goes on where it was when the server restarts.
+
+        Raises:
+            NotFound: There is no such job.
+            Unavailable: The server has not answered for a minute.
+        """
+        answered = time.monotonic()
+        while True:
+            request = job_pb2.WatchJobRequest(name=_name(job), after_sequence=after_sequence)
+            try:
+                for response in self._peer.stream("JobService/WatchJob", request, job_pb2.WatchJobResponse):
+                    answered = time.monotonic()
+                    after_sequence = max(after_sequence, response.event.sequence)
+                    yield response.event
+            except Unavailable:
+                if time.monotonic() - answered > _PATIENCE:
+                    raise
+                time.sleep(1)
+            else:
+                return
+
+    def cancel(self, job: str) -> job_pb2.Job:
+        """Asks a job to stop, and returns it as it is then; watch it to see its end.
+
+        Raises:
+            NotFound: There is no such job.
+        """
+        request = job_pb2.CancelJobRequest(name=_name(job))
+        return self._peer.unary("JobService/CancelJob", request, job_pb2.CancelJobResponse).job
+
+
+def _name(job: str) -> str:
+    return job if job.startswith("jobs/") else f"jobs/{job}"

@@ -1,0 +1,281 @@
+"""The `cutoff` command. `cutoff --help` lists what it can do; docs/exit-codes.md what its exit codes mean.
+
+Data goes to stdout (JSON with --json), progress and errors to stderr.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from rich.console import Console
+
+import cutoff
+from cutoff.artifacts import Roots
+from cutoff.client import show
+from cutoff.client.api import Client, Outcome, outcome_of
+from cutoff.client.local import LocalSystem
+from cutoff.errors import CutoffError, InvalidInput, NotFound, Refused, Unauthenticated, Unavailable
+from cutoff.rpc import failure_of
+from cutoff.spec import load_job_yaml
+from cutoff.stage.terminal import (
+    EXIT_BELOW_BAR,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    Display,
+    show_error,
+)
+from cutoff.v1 import job_pb2, types_pb2
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="Gives a language model a knowledge cutoff."
+)
+
+_EXIT_OF = {
+    Outcome.INSTALLED: EXIT_DONE,
+    Outcome.RUNNING: EXIT_DONE,
+    Outcome.FAILED: EXIT_FAILED,
+    Outcome.CANCELLED: EXIT_FAILED,
+    Outcome.BELOW_BAR: EXIT_BELOW_BAR,
+}
+
+Json = Annotated[bool, typer.Option("--json", help="Data as JSON on stdout.")]
+JobFile = Annotated[Path, typer.Argument(help="The job.yaml.", metavar="JOB.YAML")]
+JobName = Annotated[str, typer.Argument(help="A job, as `cutoff list` shows it.", metavar="JOB")]
+Datasets = Annotated[Path | None, typer.Option(help="What dataset paths are relative to [CUTOFF_DATASETS].")]
+Artifacts = Annotated[Path | None, typer.Option(help="Where the jobs' folders are [CUTOFF_ARTIFACTS].")]
+Models = Annotated[Path | None, typer.Option(help="LM Studio's models folder [LMSTUDIO_MODELS].")]
+
+
+@app.command()
+def run(
+    job_file: JobFile,
+    datasets: Datasets = None,
+    artifacts: Artifacts = None,
+    models: Models = None,
+    as_json: Json = False,
+) -> None:
+    """Runs one job on this machine: starts everything it needs, and stops it afterwards."""
+    with _errors_shown(as_json), _sigterm_interrupts():
+        spec = load_job_yaml(job_file)
+        with LocalSystem(_roots(datasets, artifacts, models)) as system, Client(system.address) as client:
+            job = _follow_to_the_end(client, client.submit(spec).name)
+        _finish(job, as_json)
+
+
+@app.command()
+def submit(
+    job_file: JobFile,
+    request_id: Annotated[str | None, typer.Option(help="The same id returns the same job.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Hands a job to the coordinator."""
+    with _errors_shown(as_json), Client() as client:
+        job = client.submit(load_job_yaml(job_file), request_id)
+        if watch:
+            _finish(_watch_to_the_end(client, job.name), as_json)
+        _print(job, as_json, job.name.removeprefix("jobs/"))
+
+
+@app.command()
+def get(job: JobName, as_json: Json = False) -> None:
+    """Shows one job."""
+    with _errors_shown(as_json), Client() as client:
+        found = client.get(job)
+        if as_json:
+            _print(found, as_json)
+            return
+        Console().print(show.jobs_table([found]))
+        show.print_result(found)
+
+
+@app.command("list")
+def list_jobs(
+    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 50, as_json: Json = False
+) -> None:
+    """Lists jobs, the newest first."""
+    with _errors_shown(as_json), Client() as client:
+        jobs = list(client.jobs(limit))
+        if as_json:
+            print(json.dumps([_dict(job) for job in jobs], indent=2))
+        else:
+            Console().print(show.jobs_table(jobs))
+
+
+@app.command()
+def watch(job: JobName, as_json: Json = False) -> None:
+    """Follows a job to its end; with --json, one event a line. Interrupting it leaves the job alone."""
+    with _errors_shown(as_json), Client() as client:
+        if not as_json:
+            _finish(_watch_to_the_end(client, client.get(job).name), as_json)
+        for event in client.watch(job):
+            print(json.dumps(_dict(event)), flush=True)
+        raise typer.Exit(_EXIT_OF[outcome_of(client.get(job))])
+
+
+@app.command()
+def logs(
+    job: JobName,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Prints what a job's runs logged."""
+    with _errors_shown(as_json), Client() as client:
+        last = client.get(job).last_sequence
+        for happened in client.watch(job):
+            event = happened.run.event
+            if event.WhichOneof("kind") == "log_line":
+                key, line = happened.run.key, event.log_line
+                stamp = event.time.ToDatetime().isoformat(timespec="seconds")
+                human = f"{stamp} {key.stage}/{key.attempt} {line.level} {line.text}"
+                print(json.dumps(_dict(happened)) if as_json else human, flush=True)
+            if not follow and happened.sequence >= last:
+                return
+
+
+@app.command()
+def cancel(
+    job: JobName,
+    wait: Annotated[bool, typer.Option(help="Wait until nothing of it runs.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Stops a job."""
+    with _errors_shown(as_json), Client() as client:
+        cancelled = client.cancel(job)
+        if wait:
+            for _ in client.watch(job, cancelled.last_sequence):
+                pass
+            cancelled = client.get(job)
+        _print(cancelled, as_json, show.state_of(cancelled))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    facts: Annotated[int, typer.Option(min=20, help="How many made-up facts, half of them before the cutoff.")] = 300,
+    seed: Annotated[int, typer.Option(help="Another seed, another world.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Writes a made-up world: a base model that knows its facts, question sets, and a job.yaml."""
+    from cutoff.demo import create  # torch only where it is needed
+
+    with _errors_shown(as_json), Display() as display:
+
+        def progressed(phase: str, step: int, total: int) -> None:
+            display.event(types_pb2.Event(progress=types_pb2.Progress(phase=phase, unit="step", step=step, total=total)))
+
+        job_file = create(out, facts=facts, seed=seed, cache=Roots.from_environment().cache, on_progress=progressed)
+        print(json.dumps({"job": str(job_file)}) if as_json else job_file)
+
+
+@app.command()
+def serve(datasets: Datasets = None, artifacts: Artifacts = None, models: Models = None) -> None:
+    """Runs coordinator and stage services on this machine's loopback ports until it is interrupted."""
+    roots = _roots(datasets, artifacts, models)
+    with _errors_shown(as_json=False), _sigterm_interrupts(), LocalSystem(roots, ports=True) as system:
+        print(f"serving on {system.address}; stop with Ctrl-C", file=sys.stderr, flush=True)
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            print("stopping", file=sys.stderr)
+
+
+@app.command()
+def version() -> None:
+    """Prints the version."""
+    print(cutoff.__version__)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+def _follow_to_the_end(client: Client, name: str) -> job_pb2.Job:
+    """Watches a job that is this command's own: interrupting the command cancels the job."""
+    try:
+        return _watch_to_the_end(client, name)
+    except KeyboardInterrupt:
+        print("cancelling; once more to stop at once", file=sys.stderr)
+        client.cancel(name)
+        _watch_to_the_end(client, name)
+        raise
+
+
+def _watch_to_the_end(client: Client, name: str) -> job_pb2.Job:
+    with Display() as display:
+        show.follow(client.watch(name), display)
+    return client.get(name)
+
+
+def _finish(job: job_pb2.Job, as_json: bool) -> None:
+    """Prints a job that has ended, and ends the command with the code that tells how."""
+    if as_json:
+        _print(job, as_json)
+    else:
+        show.print_result(job)
+    raise typer.Exit(_EXIT_OF[outcome_of(job)])
+
+
+def _print(message: Message, as_json: bool, human: str = "") -> None:
+    print(json.dumps(_dict(message), indent=2) if as_json else human)
+
+
+def _dict(message: Message) -> dict[str, Any]:
+    found: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return found
+
+
+def _roots(datasets: Path | None, artifacts: Path | None, models: Path | None) -> Roots:
+    given = {"datasets": datasets, "artifacts": artifacts, "models": models}
+    return dataclasses.replace(
+        Roots.from_environment(), **{name: path.absolute() for name, path in given.items() if path is not None}
+    )
+
+
+@contextmanager
+def _errors_shown(as_json: bool) -> Iterator[None]:
+    """Turns what cutoff reports into a message and an exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except CutoffError as error:
+        show_error(error)
+        if as_json:
+            print(json.dumps({"error": _dict(failure_of(error))}, indent=2))
+        raise typer.Exit(_exit_code(error)) from error
+
+
+def _exit_code(error: CutoffError) -> int:
+    if isinstance(error, Unavailable | Unauthenticated):
+        return EXIT_UNREACHABLE
+    return EXIT_USAGE if isinstance(error, InvalidInput | NotFound | Refused) else EXIT_FAILED
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: in order."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

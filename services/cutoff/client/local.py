@@ -1,0 +1,144 @@
+"""The whole system as processes on this machine: what `cutoff run` and `cutoff serve` start and stop.
+
+Nothing outlives it: each process is tied to this one (`process.tethered`), in a session of its own so that
+Ctrl-C reaches only the command, which then stops them in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from cutoff.artifacts import Roots
+from cutoff.errors import ProgramFailed
+from cutoff.process import stop_group, tethered
+from cutoff.rpc import ClientSecurity, open_channel
+
+_MODULES = {
+    "trainer": "cutoff.trainer.service",
+    "merger": "cutoff.merger.service",
+    "gguf-converter": "cutoff.gguf_converter.service",
+    "evaluator": "cutoff.evaluator.service",
+    "coordinator": "cutoff.coordinator.main",
+}
+"""In the order they are started; the coordinator is stopped first."""
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 75.0
+"""Longer than a run's grace period."""
+
+
+class LocalSystem:
+    """Coordinator and stage services as child processes; use as a context manager.
+
+    Args:
+        roots: Given to all of them.
+        ports: Listen on the usual loopback ports and keep state below the artifacts root; otherwise
+            everything is private to this system: Unix sockets and state in a folder that goes with it.
+    """
+
+    def __init__(self, roots: Roots, ports: bool = False) -> None:
+        self._roots = roots
+        self._ports = ports
+        self._private = Path(tempfile.mkdtemp(prefix="cutoff-"))
+        self._logs = roots.artifacts / "logs"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def address(self) -> str:
+        """The coordinator's."""
+        return self._address("coordinator")
+
+    def __enter__(self) -> Self:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        try:
+            for name in _MODULES:
+                self._start(name)
+            for name in _MODULES:
+                self._wait_healthy(name)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stops everything: SIGTERM to all, the coordinator first; SIGKILL to what is left."""
+        for process in reversed(self._processes.values()):
+            process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_SECONDS
+        for process in reversed(self._processes.values()):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            stop_group(process.pid, grace=0)
+            process.wait()
+        self._processes.clear()
+        shutil.rmtree(self._private, ignore_errors=True)
+
+    def _start(self, name: str) -> None:
+        with (self._logs / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                tethered([sys.executable, "-m", _MODULES[name]], signal.SIGTERM),
+                env={**os.environ, **self._environment(name)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _environment(self, name: str) -> Mapping[str, str]:
+        private = {} if self._ports else {"CUTOFF_METRICS_PORT": "0", "CUTOFF_STATE": str(self._private)}
+        stages = [service for service in _MODULES if service != "coordinator"]
+        return {
+            "CUTOFF_DATASETS": str(self._roots.datasets),
+            "CUTOFF_ARTIFACTS": str(self._roots.artifacts),
+            "LMSTUDIO_MODELS": str(self._roots.models),
+            "CUTOFF_CACHE": str(self._roots.cache),
+            "CUTOFF_LISTEN": self._address(name),
+            "RAY_TMPDIR": str(self._private),
+            **{f"CUTOFF_{stage.upper().replace('-', '_')}_ADDRESS": self._address(stage) for stage in stages},
+            **private,
+        }
+
+    def _address(self, name: str) -> str:
+        if not self._ports:
+            return f"unix:{self._private}/{name}.sock"
+        port = 50051 if name == "coordinator" else 50052 + list(_MODULES).index(name)
+        return f"127.0.0.1:{port}"
+
+    def _wait_healthy(self, name: str) -> None:
+        """Waits until a process answers the health protocol.
+
+        Raises:
+            ProgramFailed: It ended, or did not answer in time.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        with open_channel(self._address(name), ClientSecurity.from_environment()) as channel:
+            check = health_pb2_grpc.HealthStub(channel).Check
+            while time.monotonic() < deadline and self._processes[name].poll() is None:
+                try:
+                    check(health_pb2.HealthCheckRequest(), timeout=5, wait_for_ready=True)
+                except grpc.RpcError:
+                    time.sleep(0.1)
+                else:
+                    return
+        log = self._logs / f"{name}.log"
+        last = log.read_text(errors="replace").splitlines()[-5:]
+        raise ProgramFailed(f"the {name} did not start:\n" + "\n".join(last), f"see {log}")

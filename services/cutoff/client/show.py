@@ -1,0 +1,93 @@
+"""What a person sees of a job: its events as they come, its results as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+
+from cutoff.client.api import outcome_of
+from cutoff.stage.terminal import Display
+from cutoff.v1 import job_pb2
+
+_SCORES = {
+    "kept": "retain_correct",
+    "false refusals": "retain_refused",
+    "refused": "unlearn_refused",
+    "leaked": "unlearn_leaked",
+    "forgotten": "unlearn_forgotten",
+}
+"""Column headings, and the scores of `Evaluation` below them."""
+
+
+def state_of(job: job_pb2.Job) -> str:
+    """A job's state as a word."""
+    return job_pb2.Job.State.Name(job.state).removeprefix("STATE_").lower()
+
+
+def follow(events: Iterable[job_pb2.JobEvent], display: Display) -> job_pb2.Job | None:
+    """Shows events as they come; returns the job as the last of them left it."""
+    job: job_pb2.Job | None = None
+    stage = ""
+    for happened in events:
+        if happened.HasField("job"):
+            if job is None or job.state != happened.job.state:
+                display.line(f"{happened.job.name}: {state_of(happened.job)}")
+            job = happened.job
+            continue
+        key = happened.run.key
+        if happened.run.event.HasField("started") and key.stage != stage:
+            stage = key.stage
+            again = f" (attempt {key.attempt})" if key.attempt > 1 else ""
+            display.line(f"{stage}{again}")
+        display.event(happened.run.event, prefix=f"  {key.stage}: ")
+    return job
+
+
+def print_result(job: job_pb2.Job) -> None:
+    """Prints a job's scores and where its GGUF is, on stdout."""
+    console = Console(highlight=False)
+    if job.result.evaluations:
+        console.print(results_table(job))
+    if job.HasField("failure"):
+        console.print(f"{state_of(job)}: {job.failure.message}", markup=False, soft_wrap=True)
+        if job.failure.remedy:
+            console.print(f"  what to do: {job.failure.remedy}", markup=False, soft_wrap=True)
+    for missed in job.result.missed:
+        console.print(f"not installed: {missed}", markup=False, soft_wrap=True)
+    if job.result.installed_path:
+        console.print(f"installed: {job.result.installed_path}", markup=False, soft_wrap=True)
+
+
+def results_table(job: job_pb2.Job) -> Table:
+    """The scores of every target, with their 95 % intervals."""
+    table = Table(title=f"{job.name}: scores with 95 % intervals", title_justify="left")
+    table.add_column("target")
+    table.add_column("questions")
+    for heading in _SCORES:
+        table.add_column(heading, justify="right")
+    for evaluation in job.result.evaluations:
+        cells = [_score(evaluation, field) for field in _SCORES.values()]
+        table.add_row(evaluation.target, evaluation.question_set, *cells)
+    return table
+
+
+def jobs_table(jobs: Iterable[job_pb2.Job]) -> Table:
+    """Jobs, a line each."""
+    table = Table()
+    for heading in ("job", "state", "stage", "created", "base model"):
+        table.add_column(heading)
+    for job in jobs:
+        stage = job.attempts[-1].key.stage if job.attempts else ""
+        created = job.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S")
+        outcome = state_of(job) if not job.result.missed else f"{state_of(job)}, {outcome_of(job).value}"
+        table.add_row(job.name.removeprefix("jobs/"), outcome, stage, created, job.spec.base_model)
+    return table
+
+
+def _score(evaluation: job_pb2.Evaluation, field: str) -> str:
+    if not evaluation.HasField(field):
+        return "-"
+    score: job_pb2.Score = getattr(evaluation, field)
+    return f"{score.count / score.total:.3f} [{score.low:.3f}, {score.high:.3f}]" if score.total else "-"

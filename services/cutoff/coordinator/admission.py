@@ -1,0 +1,50 @@
+"""What is checked before a job is taken: in milliseconds, without the model and without reading the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cutoff.artifacts import Roots, inside
+from cutoff.errors import Fault, InvalidInput
+from cutoff.spec import JobSpec
+
+
+def check(spec: JobSpec, roots: Roots) -> None:
+    """Refuses a job whose files are not there.
+
+    Raises:
+        InvalidInput: With every fault.
+    """
+    faults = [*_dataset_faults(spec, roots.datasets), *_base_model_faults(spec)]
+    if faults:
+        raise InvalidInput(faults)
+
+
+def _dataset_faults(spec: JobSpec, root: Path) -> list[Fault]:
+    files = {f"dataset.{field}": name for field, name in spec.dataset.files().items()}
+    if spec.evaluate.test_file is not None:
+        files["evaluate.test_file"] = spec.evaluate.test_file
+    return [fault for field, name in files.items() for fault in _file_faults(field, name, root)]
+
+
+def _file_faults(field: str, name: str, root: Path) -> list[Fault]:
+    try:
+        path = inside(root, name)
+    except InvalidInput as error:
+        return [Fault(field, fault.what, fault.fix) for fault in error.faults]
+    if not path.is_file():
+        return [Fault(field, f"{name} is not a file below {root}", "paths are relative to CUTOFF_DATASETS")]
+    if path.stat().st_size == 0:
+        return [Fault(field, f"{name} is empty", "one JSON object a line is needed")]
+    return []
+
+
+def _base_model_faults(spec: JobSpec) -> list[Fault]:
+    if not spec.base_model_is_folder:
+        return []
+    folder = Path(spec.base_model).expanduser()
+    if not folder.is_dir():
+        return [Fault("base_model", f"{folder} is not a folder", "give a hub id, or the folder of a downloaded model")]
+    if not (folder / "config.json").is_file():
+        return [Fault("base_model", f"{folder} holds no config.json", "give the folder that holds the model's files")]
+    return []

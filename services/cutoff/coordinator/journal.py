@@ -1,0 +1,97 @@
+"""Tells watchers what happens to jobs: every change is a row first and an event second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+
+from cutoff.coordinator.job import TERMINAL, State, moved, with_attempt, with_event
+from cutoff.coordinator.store import Change, Store
+from cutoff.telemetry.metrics import JOB_SECONDS, JOBS
+from cutoff.v1 import job_pb2, types_pb2
+
+
+class Journal:
+    """Changes jobs in the store and wakes whoever watches them. Lives on one event loop."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._news: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._progress: dict[str, dict[str, job_pb2.JobEvent]] = defaultdict(dict)
+        """By job and stage, the newest progress, which is passed on and not kept."""
+        self._count()
+
+    def submit(self, spec: job_pb2.JobSpec, request_id: str) -> tuple[job_pb2.Job, bool]:
+        """Stores a job; see `Store.submit`."""
+        job, new = self.store.submit(spec, request_id)
+        self._count()
+        return job, new
+
+    def move(self, name: str, state: State, failure: types_pb2.Failure | None = None) -> job_pb2.Job:
+        """Moves a job to another state; see `job.moved`."""
+        job = self.change(name, lambda job: moved(job, state, failure))
+        if state in TERMINAL:
+            seconds = job.end_time.ToDatetime() - job.create_time.ToDatetime()
+            JOB_SECONDS.labels(State.Name(state).removeprefix("STATE_").lower()).observe(seconds.total_seconds())
+            self._progress.pop(name, None)
+        self._count()
+        return job
+
+    def change(self, name: str, change: Change) -> job_pb2.Job:
+        """Changes a job's record otherwise."""
+        job = self.store.change(name, change)
+        self._wake(name)
+        return job
+
+    def open_attempt(self, name: str, stage: str) -> types_pb2.RunKey:
+        """Adds an attempt at a stage and returns its key."""
+        return self.change(name, lambda job: with_attempt(job, stage)[0]).attempts[-1].key
+
+    def run_event(self, name: str, key: types_pb2.RunKey, event: types_pb2.Event) -> None:
+        """Takes in one event of one of a job's runs."""
+        run = job_pb2.RunEvent(key=key, event=event)
+        if event.WhichOneof("kind") == "progress":
+            self._progress[name][key.stage] = job_pb2.JobEvent(time=event.time, run=run)
+        else:
+            self.store.change(name, lambda job: with_event(job, key, event), run)
+        self._wake(name)
+
+    def current(self, name: str) -> job_pb2.Job:
+        """The job as it is now, its attempts' newest progress included."""
+        job = self.store.get(name)
+        for happened in self._progress[name].values() if name in self._progress else ():
+            job = with_event(job, happened.run.key, happened.run.event)
+        return job
+
+    async def watch(self, name: str, after: int) -> AsyncIterator[job_pb2.JobEvent]:
+        """Replays a job's events after a sequence number, then follows them until the job has ended.
+
+        Raises:
+            NotFound: There is no such job.
+        """
+        self.store.get(name)
+        told: dict[str, job_pb2.JobEvent] = {}
+        while True:
+            news = self._news[name]
+            for happened in self.store.events(name, after):
+                after = happened.sequence
+                yield happened
+            for stage, happened in list(self._progress.get(name, {}).items()):
+                if told.get(stage) is not happened:
+                    told[stage] = happened
+                    yield job_pb2.JobEvent(sequence=after, time=happened.time, run=happened.run)
+            job = self.store.get(name)
+            if job.state in TERMINAL and job.last_sequence <= after:
+                return
+            if job.last_sequence <= after:
+                await news.wait()
+
+    def _wake(self, name: str) -> None:
+        self._news.pop(name, asyncio.Event()).set()
+
+    def _count(self) -> None:
+        counts = self.store.count_by_state()
+        for state in State.values():
+            if state != job_pb2.Job.STATE_UNSPECIFIED:
+                JOBS.labels(State.Name(state).removeprefix("STATE_").lower()).set(counts.get(state, 0))

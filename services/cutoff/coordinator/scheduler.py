@@ -1,0 +1,123 @@
+"""Where and when an attempt runs: the only room that knows Ray.
+
+Ray holds the hardware, services do the work. An attempt is an actor (`max_restarts=0`: the retry policy is
+ours) that exists as long as the attempt, holds its CPUs and GPUs, and drives the stage service through one
+gRPC stream. It passes the service the device ids that Ray gave it, and the coordinator each event.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.exceptions
+
+from cutoff.errors import CutoffError, Refused, Unavailable
+from cutoff.rpc import Peer, failure_of
+from cutoff.v1 import types_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A streaming call that starts a run, or attaches to one."""
+
+    address: str
+    """The stage service's."""
+    method: str
+    """As in "TrainerService/Train"."""
+    request: Any
+    """The proto request; its field `run` is the header."""
+    response: Any
+    """The proto class of the responses; each carries an `event`."""
+    gpus: float
+
+
+def start_ray(address: str | None, state: Path) -> None:
+    """Connects to a Ray cluster, or starts one on this machine. Always with token authentication.
+
+    Args:
+        address: A cluster's; None starts one that ends with this process.
+        state: Where the token is kept, readable by this user only, unless RAY_AUTH_TOKEN_PATH names one.
+    """
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(_token_file(state / "ray-token")))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address:
+        ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
+        return
+    cpus = max(2, os.cpu_count() or 1)  # convert runs beside an evaluation, on one core too
+    ray.init(
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        object_store_memory=100 << 20,
+    )
+
+
+def stop_ray() -> None:
+    """Leaves the cluster, and ends it when this process started it."""
+    ray.shutdown()
+
+
+def check_resources(gpus: float) -> None:
+    """Refuses a job that no host of the cluster could ever run.
+
+    Raises:
+        Refused: There is no GPU, or there are too few.
+    """
+    present = ray.cluster_resources().get("GPU", 0.0)
+    if gpus > present:
+        raise Refused(
+            f"the job asks for {gpus:g} GPU(s), and the cluster has {present:g}",
+            "set resources: {gpus: 0} to train on the CPU, or add a GPU host",
+        )
+
+
+async def drive(call: Call) -> AsyncIterator[types_pb2.Event]:
+    """Waits for the hardware, makes the call, and yields its events; the hardware is freed afterwards.
+
+    Raises:
+        Unavailable: The host of the attempt was lost.
+    """
+    actor: Any = ray.remote(_Attempt).options(max_restarts=0, num_cpus=1, num_gpus=call.gpus).remote()
+    try:
+        stream = actor.drive.options(num_returns="streaming")
+        async for reference in stream.remote(call.address, call.method, call.request, call.response):
+            yield types_pb2.Event.FromString(await reference)
+    except ray.exceptions.RayError as error:
+        raise Unavailable(f"the attempt's host was lost: {type(error).__name__}", "it is tried again") from error
+    finally:
+        ray.kill(actor)
+
+
+class _Attempt:
+    """Holds an attempt's hardware and drives its service."""
+
+    def drive(self, address: str, method: str, request: Any, response: Any) -> Iterator[bytes]:
+        """Makes the call; yields serialized events. A call that fails ends with an event that says so."""
+        devices = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+        request.run.devices[:] = [f"cuda:{device}" for device in devices]
+        try:
+            with Peer(address) as peer:
+                for answer in peer.stream(method, request, response):
+                    yield answer.event.SerializeToString()
+        except CutoffError as error:
+            event = types_pb2.Event(failed=failure_of(error))
+            event.time.GetCurrentTime()
+            yield event.SerializeToString()
+
+
+def _token_file(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+    return path

@@ -1,0 +1,58 @@
+"""The job service: translates between the wire and the domain, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from cutoff.coordinator.jobs import Jobs
+from cutoff.coordinator.journal import Journal
+from cutoff.errors import Fault, InvalidInput
+from cutoff.spec import JobSpec, spec_from_proto, spec_to_proto
+from cutoff.v1 import job_pb2, job_pb2_grpc
+
+_PAGE, _LARGEST_PAGE = 50, 500
+
+Admit = Callable[[JobSpec], None]
+"""Raises when a job cannot be taken (see `admission`)."""
+
+
+class JobServicer(job_pb2_grpc.JobServiceServicer):
+    """See job.proto."""
+
+    def __init__(self, journal: Journal, jobs: Jobs, admit: Admit) -> None:
+        self._journal = journal
+        self._jobs = jobs
+        self._admit = admit
+
+    async def SubmitJob(self, request: job_pb2.SubmitJobRequest, context: Any) -> job_pb2.SubmitJobResponse:
+        """Checks and stores a job, and starts it."""
+        if not request.request_id:
+            raise InvalidInput([Fault("request_id", "is empty", "send a UUID, and the same one when you retry")])
+        spec = spec_from_proto(request.spec)
+        self._admit(spec)
+        job, new = self._journal.submit(spec_to_proto(spec), request.request_id)
+        if new:
+            self._jobs.start(job.name)
+        return job_pb2.SubmitJobResponse(job=job)
+
+    async def GetJob(self, request: job_pb2.GetJobRequest, context: Any) -> job_pb2.GetJobResponse:
+        """One job."""
+        return job_pb2.GetJobResponse(job=self._journal.current(request.name))
+
+    async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Any) -> job_pb2.ListJobsResponse:
+        """A page of jobs."""
+        if request.page_token and not request.page_token.isdigit():
+            raise InvalidInput([Fault("page_token", "is not one this server gave", "leave it empty to begin anew")])
+        size = min(request.page_size or _PAGE, _LARGEST_PAGE)
+        jobs, token = self._journal.store.page(size, request.page_token)
+        return job_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
+
+    async def WatchJob(self, request: job_pb2.WatchJobRequest, context: Any) -> AsyncIterator[job_pb2.WatchJobResponse]:
+        """A job's events, from any point to its end."""
+        async for event in self._journal.watch(request.name, request.after_sequence):
+            yield job_pb2.WatchJobResponse(event=event)
+
+    async def CancelJob(self, request: job_pb2.CancelJobRequest, context: Any) -> job_pb2.CancelJobResponse:
+        """Asks a job to stop."""
+        return job_pb2.CancelJobResponse(job=self._jobs.cancel(request.name))

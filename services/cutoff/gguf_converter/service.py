@@ -1,0 +1,65 @@
+"""The GGUF converter's gRPC service: translates, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc.aio
+
+from cutoff.artifacts import Roots
+from cutoff.gguf_converter.install import check_install
+from cutoff.stage import server
+from cutoff.stage.runs import Runs
+from cutoff.v1 import gguf_converter_pb2, gguf_converter_pb2_grpc
+
+
+class GgufConverterServicer(gguf_converter_pb2_grpc.GgufConverterServiceServicer):
+    """See gguf_converter.proto."""
+
+    def __init__(self, runs: Runs, roots: Roots) -> None:
+        self._runs = runs
+        self._roots = roots
+
+    async def Convert(
+        self, request: gguf_converter_pb2.ConvertRequest, context: Any
+    ) -> AsyncIterator[gguf_converter_pb2.ConvertResponse]:
+        """Makes and checks GGUF files."""
+        async for event in self._runs.run(request, "cutoff.gguf_converter.work:convert"):
+            yield gguf_converter_pb2.ConvertResponse(event=event)
+
+    async def CheckInstall(
+        self, request: gguf_converter_pb2.CheckInstallRequest, context: Any
+    ) -> gguf_converter_pb2.CheckInstallResponse:
+        """Says whether a model could be installed."""
+        folder = await asyncio.to_thread(check_install, self._roots, request.spec)
+        return gguf_converter_pb2.CheckInstallResponse(folder=str(folder))
+
+    async def Install(
+        self, request: gguf_converter_pb2.InstallRequest, context: Any
+    ) -> AsyncIterator[gguf_converter_pb2.InstallResponse]:
+        """Installs one GGUF."""
+        model_folder = self._roots.models / request.spec.publisher / request.spec.model_name
+        async for event in self._runs.run(request, "cutoff.gguf_converter.work:install", swept=[model_folder]):
+            yield gguf_converter_pb2.InstallResponse(event=event)
+
+
+def register(grpc_server: grpc.aio.Server, runs: Runs, roots: Roots) -> Sequence[str]:
+    """Adds the servicer to a server."""
+    servicer = GgufConverterServicer(runs, roots)
+    gguf_converter_pb2_grpc.add_GgufConverterServiceServicer_to_server(servicer, grpc_server)
+    return ["cutoff.v1.GgufConverterService"]
+
+
+SERVICE = server.StageService("gguf-converter", 50054, 9104, ("torch", "transformers"), register)
+
+
+def main() -> None:
+    """The console script cutoff-gguf-converter."""
+    sys.exit(server.main(SERVICE))
+
+
+if __name__ == "__main__":
+    main()

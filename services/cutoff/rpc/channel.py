@@ -1,0 +1,44 @@
+"""Channels to cutoff's servers: keepalive on both sides, bounded messages, a token in each call."""
+
+from __future__ import annotations
+
+import grpc
+
+from cutoff.errors import Refused
+from cutoff.rpc.security import ClientSecurity, is_local
+
+MAX_MESSAGE_BYTES = 4 << 20
+
+CHANNEL_OPTIONS = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.enable_http_proxy", 0),
+)
+SERVER_OPTIONS = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),
+)
+
+
+def open_channel(address: str, security: ClientSecurity) -> grpc.Channel:
+    """A synchronous channel.
+
+    Args:
+        address: host:port, or unix:/path.
+        security: TLS when it has a CA.
+
+    Raises:
+        Refused: The server is on another machine, and there is no CA: the token would travel in the clear.
+    """
+    if security.ca is not None:
+        credentials = grpc.ssl_channel_credentials(security.ca)
+        return grpc.secure_channel(address, credentials, CHANNEL_OPTIONS)
+    if not is_local(address):
+        raise Refused(f"{address} is on another machine, and no CA is given to trust", "set CUTOFF_CA_FILE")
+    return grpc.insecure_channel(address, CHANNEL_OPTIONS)

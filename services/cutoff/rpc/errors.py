@@ -1,0 +1,102 @@
+"""Errors become gRPC statuses here, and come back from them; nowhere else.
+
+A status carries the google.rpc.ErrorInfo that any client understands (reason, remedy) and the Failure
+message with every fault.
+"""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from cutoff import errors
+from cutoff.v1 import types_pb2
+
+DOMAIN = "cutoff"
+
+_CODES: dict[str, int] = {
+    "INVALID_INPUT": code_pb2.INVALID_ARGUMENT,
+    "NOT_FOUND": code_pb2.NOT_FOUND,
+    "ALREADY_EXISTS": code_pb2.ALREADY_EXISTS,
+    "FAILED_PRECONDITION": code_pb2.FAILED_PRECONDITION,
+    "CHECK_FAILED": code_pb2.FAILED_PRECONDITION,
+    "DISK_FULL": code_pb2.RESOURCE_EXHAUSTED,
+    "OUT_OF_MEMORY": code_pb2.RESOURCE_EXHAUSTED,
+    "DEVICE_BUSY": code_pb2.UNAVAILABLE,
+    "UNAVAILABLE": code_pb2.UNAVAILABLE,
+    "UNAUTHENTICATED": code_pb2.UNAUTHENTICATED,
+    "CANCELLED": code_pb2.CANCELLED,
+}
+_CLASSES = {
+    cls.reason: cls
+    for cls in (
+        errors.NotFound,
+        errors.AlreadyExists,
+        errors.Refused,
+        errors.DiskFull,
+        errors.OutOfMemory,
+        errors.CheckFailed,
+        errors.ProgramFailed,
+        errors.Killed,
+        errors.Unavailable,
+        errors.DeviceBusy,
+        errors.Unauthenticated,
+        errors.Cancelled,
+    )
+}
+
+
+def failure_of(error: errors.CutoffError) -> types_pb2.Failure:
+    """The message that carries an error over the wire and into the store."""
+    faults = error.faults if isinstance(error, errors.InvalidInput) else ()
+    return types_pb2.Failure(
+        reason=error.reason,
+        message=error.message,
+        remedy=error.remedy,
+        retryable=error.retryable,
+        faults=[types_pb2.Fault(where=f.where, what=f.what, fix=f.fix) for f in faults],
+    )
+
+
+def error_of_failure(failure: types_pb2.Failure) -> errors.CutoffError:
+    """The error a message carries; an unknown reason becomes a plain CutoffError."""
+    if failure.reason == errors.InvalidInput.reason and failure.faults:
+        return errors.InvalidInput([errors.Fault(f.where, f.what, f.fix) for f in failure.faults])
+    return _CLASSES.get(failure.reason, errors.CutoffError)(failure.message, failure.remedy)
+
+
+def status_of(error: errors.CutoffError) -> grpc.Status:
+    """The gRPC status of an error."""
+    failure = failure_of(error)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={"remedy": error.remedy})
+    details = []
+    for message in (info, failure):
+        packed = any_pb2.Any()
+        packed.Pack(message)
+        details.append(packed)
+    code = _CODES.get(error.reason, code_pb2.INTERNAL)
+    return rpc_status.to_status(status_pb2.Status(code=code, message=str(error), details=details))
+
+
+def error_of_rpc(error: grpc.Call, address: str) -> errors.CutoffError:
+    """What a failed call was about; calls that never reached a cutoff server become Unavailable.
+
+    Args:
+        error: The grpc.RpcError of a call on a synchronous channel, which is a grpc.Call too.
+        address: The server's, for the message.
+    """
+    status = rpc_status.from_call(error)
+    for detail in status.details if status is not None else ():
+        failure = types_pb2.Failure()
+        if detail.Unpack(failure):
+            return error_of_failure(failure)
+    code, text = error.code(), error.details()
+    if code == grpc.StatusCode.UNAUTHENTICATED:
+        return errors.Unauthenticated(text or "the server wants a token", "set CUTOFF_TOKEN_FILE")
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return errors.Unavailable(
+            f"{address} cannot be reached: {text}", "is it running, and are CUTOFF_ADDRESS and CUTOFF_CA_FILE right?"
+        )
+    return errors.CutoffError(f"{address} answered {code.name}: {text}")

@@ -1,0 +1,79 @@
+"""Starts a gRPC server and stops it gracefully: SIGTERM or SIGINT, health to NOT_SERVING, calls drained."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined]  # its stubs lack it
+
+from cutoff.errors import Refused
+from cutoff.rpc.channel import SERVER_OPTIONS
+from cutoff.rpc.interceptor import CallInterceptor
+from cutoff.rpc.security import ServerSecurity
+from cutoff.telemetry import logger
+
+_LOG = logger(__name__)
+
+Register = Callable[[grpc.aio.Server], Sequence[str]]
+"""Adds servicers to a server and returns the full names of their services, for the health protocol."""
+
+
+@asynccontextmanager
+async def started(listen: str, register: Register, security: ServerSecurity, drain: float) -> AsyncIterator[str]:
+    """A running server; yields the address it really listens on (port 0 takes a free one).
+
+    Args:
+        listen: host:port, or unix:/path.
+        register: Adds the servicers.
+        security: Token and certificate.
+        drain: Seconds that calls in flight are given when the block ends.
+
+    Raises:
+        Refused: The address is taken, or may not be listened on without TLS and a token.
+    """
+    security.check_address(listen)
+    server = grpc.aio.server(interceptors=[CallInterceptor(security)], options=SERVER_OPTIONS)
+    statuses = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
+    for name in ("", *register(server)):
+        await statuses.set(name, health_pb2.HealthCheckResponse.SERVING)
+    port = _bind(server, listen, security)
+    await server.start()
+    try:
+        yield listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+    finally:
+        await statuses.enter_graceful_shutdown()
+        await server.stop(drain)
+
+
+async def serve_until_stopped(
+    listen: str, register: Register, on_stop: Callable[[], Awaitable[None]], drain: float = 5.0
+) -> None:
+    """Serves until SIGTERM or SIGINT, then calls `on_stop` and drains."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with started(listen, register, ServerSecurity.from_environment(), drain) as address:
+        _LOG.info("serving", address=address)
+        await stop.wait()
+        _LOG.info("stopping", address=address)
+        await on_stop()
+
+
+def _bind(server: grpc.aio.Server, listen: str, security: ServerSecurity) -> int:
+    port = 0
+    with contextlib.suppress(RuntimeError):
+        if security.credentials is not None:
+            port = server.add_secure_port(listen, security.credentials)
+        else:
+            port = server.add_insecure_port(listen)
+    if port == 0:
+        raise Refused(f"cannot listen on {listen}", "is the port taken, or the socket's folder missing?")
+    return port

@@ -1,0 +1,315 @@
+"""The runs of one stage service: started once per key, watched by whoever asks, stopped, reported when they die.
+
+A run is one child process. Its events are kept, so that a caller who comes back (a restarted coordinator)
+gets what was missed and goes on from there. A run that nobody watches for the length of its lease stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.forkserver
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cutoff.artifacts import Roots, attempt_folder, sweep_partials
+from cutoff.errors import Cancelled, CutoffError, Killed, NotFound, Refused
+from cutoff.process import stop_group
+from cutoff.rpc import failure_of
+from cutoff.stage.child import Assignment, run_child
+from cutoff.telemetry import logger, metrics
+from cutoff.v1 import run_pb2, types_pb2
+
+_LOG = logger(__name__)
+_KEPT = 100
+"""Ended runs whose events are kept for a caller who comes back."""
+
+_Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times, in seconds."""
+
+    grace: float = 60.0
+    """Between SIGTERM and SIGKILL: long enough to write a checkpoint."""
+    lease: float = 600.0
+    """How long a run goes on with nobody watching."""
+    exit: float = 10.0
+    """Between a child's last event and its end."""
+
+
+@dataclass(eq=False)
+class _Run:
+    key: types_pb2.RunKey
+    process: multiprocessing.process.BaseProcess
+    lifeline: Connection
+    devices: Sequence[str]
+    swept: Sequence[Path]
+    """Folders it writes in: what it leaves half-written there is removed when it has ended."""
+    started: float = field(default_factory=time.monotonic)
+    start_time: Timestamp = field(default_factory=Timestamp)
+    events: list[types_pb2.Event] = field(default_factory=list)
+    news: asyncio.Condition = field(default_factory=asyncio.Condition)
+    ended: bool = False
+    cancelled: bool = False
+    watchers: int = 0
+    unwatched_since: float = field(default_factory=time.monotonic)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the child, which is also its process group."""
+        assert self.process.pid is not None, "a run is made of a started process"
+        return self.process.pid
+
+    def describe(self) -> run_pb2.Run:
+        state = run_pb2.Run.STATE_RUNNING
+        if self.ended:
+            finished = self.events[-1].WhichOneof("kind") == "finished"
+            state = run_pb2.Run.STATE_SUCCEEDED if finished else run_pb2.Run.STATE_FAILED
+        return run_pb2.Run(
+            key=self.key,
+            state=state,
+            pid=self.pid,
+            devices=self.devices,
+            start_time=self.start_time,
+            last_sequence=len(self.events),
+        )
+
+
+class Runs:
+    """Starts, watches and stops runs. Everything but the reading of pipes happens on one event loop.
+
+    Args:
+        service: The service's name, for logs.
+        roots: Given to the children.
+        locks: The host's folder of device locks.
+        preload: Modules a forkserver imports once, so that a child starts in milliseconds; none means
+            that each child is spawned (for drivers that do not survive a fork).
+        limits: Grace and lease.
+    """
+
+    def __init__(
+        self, service: str, roots: Roots, locks: Path, preload: Sequence[str] = (), limits: Limits | None = None
+    ) -> None:
+        self._service = service
+        self._roots = roots
+        self._locks = locks
+        self._limits = limits or Limits()
+        self._context: ForkServerContext | SpawnContext
+        if preload:
+            self._context = multiprocessing.get_context("forkserver")
+            self._context.set_forkserver_preload(list(preload))
+        else:
+            self._context = multiprocessing.get_context("spawn")
+        self._forks = bool(preload)
+        self._runs: dict[_Key, _Run] = {}
+        self._never: set[_Key] = set()
+        """Keys that were cancelled before a run of them began."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def warm_up(self) -> None:
+        """Starts the forkserver, which imports what is preloaded."""
+        if self._forks:
+            await asyncio.to_thread(multiprocessing.forkserver.ensure_running)
+
+    async def run(self, request: Any, target: str, swept: Iterable[Path] = ()) -> AsyncIterator[types_pb2.Event]:
+        """Starts the run a request's header names, or attaches to it; yields its events to the last.
+
+        Args:
+            request: A proto with a RunHeader field `run`.
+            target: "module:function" of the work.
+            swept: Folders outside the attempt's own that the run publishes in.
+
+        Raises:
+            InvalidInput: The key holds no plain names.
+            Refused: The service is stopping.
+        """
+        await self.warm_up()
+        run = self._runs.get(_key(request.run.key)) or self._start(request, target, swept)
+        async for event in self._watch(run, request.run.after_sequence):
+            yield event
+
+    def all(self) -> list[run_pb2.Run]:
+        """The runs this service knows, the running ones first."""
+        return sorted((run.describe() for run in self._runs.values()), key=lambda run: run.state)
+
+    async def cancel(self, key: types_pb2.RunKey) -> run_pb2.Run:
+        """Stops a run; returns when none of its processes is left.
+
+        Raises:
+            NotFound: No run has this key; a call that comes late and would start it is refused.
+        """
+        run = self._runs.get(_key(key))
+        if run is None:
+            self._never.add(_key(key))
+            raise NotFound(f"no run {_name(key)} here")
+        await self._stop(run)
+        return run.describe()
+
+    async def close(self) -> None:
+        """Stops every run; new ones are refused."""
+        self._closing = True
+        await asyncio.gather(*(self._stop(run) for run in self._runs.values()))
+
+    def _start(self, request: Any, target: str, swept: Iterable[Path]) -> _Run:
+        if self._closing:
+            raise Refused("the service is stopping", "retry when it is back")
+        key = request.run.key
+        if _key(key) in self._never:
+            raise Cancelled(f"the run {_name(key)} was cancelled before it began")
+        folder = attempt_folder(self._roots.artifacts, key.job, key.stage, key.attempt)
+        assignment = Assignment(self._service, target, request, self._roots, self._locks)
+        events, child_events = self._context.Pipe(duplex=False)
+        child_lifeline, lifeline = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=run_child, args=(assignment, child_events, child_lifeline), daemon=False)
+        process.start()
+        child_events.close()
+        child_lifeline.close()
+        run = _Run(key, process, lifeline, list(request.run.devices), [folder, *swept])
+        run.start_time.GetCurrentTime()
+        self._forget_old()
+        self._runs[_key(key)] = run
+        metrics.RUNS_ACTIVE.labels(key.stage).inc()
+        _LOG.info("run started", job=key.job, stage=key.stage, attempt=key.attempt, pid=run.pid)
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._read, args=(run, events, loop), daemon=True).start()
+        return run
+
+    def _read(self, run: _Run, events: Connection, loop: asyncio.AbstractEventLoop) -> None:
+        """On a thread of the run's own: passes its events on; the last one only when its processes are gone."""
+        last: types_pb2.Event | None = None
+        while multiprocessing.connection.wait([events, run.process.sentinel]):
+            try:
+                event = types_pb2.Event.FromString(events.recv_bytes()) if events.poll() else None
+            except EOFError:
+                break
+            if event is None:
+                break
+            if event.WhichOneof("kind") in ("finished", "failed"):
+                last = event
+            else:
+                _tell(loop, self._add(run, event))
+        run.process.join(self._limits.exit)
+        stop_group(run.pid, grace=0)
+        run.process.join()
+        events.close()
+        run.lifeline.close()
+        for folder in run.swept:
+            sweep_partials(folder)
+        _tell(loop, self._end(run, last or _death(run)))
+
+    async def _add(self, run: _Run, event: types_pb2.Event, last: bool = False) -> None:
+        async with run.news:
+            event.sequence = len(run.events) + 1
+            run.events.append(event)
+            run.ended = last
+            run.news.notify_all()
+        metrics.observe_run(run.key, event)
+
+    async def _end(self, run: _Run, last: types_pb2.Event) -> None:
+        if run.cancelled and last.WhichOneof("kind") == "failed":
+            last.failed.CopyFrom(failure_of(Cancelled("the run was cancelled")))
+        await self._add(run, last, last=True)
+        outcome = last.failed.reason.lower() if last.HasField("failed") else "succeeded"
+        metrics.RUNS.labels(run.key.stage, outcome).inc()
+        metrics.RUNS_ACTIVE.labels(run.key.stage).dec()
+        metrics.RUN_SECONDS.labels(run.key.stage).observe(time.monotonic() - run.started)
+        metrics.forget_run(run.key)
+        _LOG.info("run ended", job=run.key.job, stage=run.key.stage, attempt=run.key.attempt, outcome=outcome)
+
+    async def _watch(self, run: _Run, after: int) -> AsyncIterator[types_pb2.Event]:
+        run.watchers += 1
+        try:
+            while True:
+                for event in run.events[after:]:
+                    after += 1
+                    yield event
+                if run.ended and after >= len(run.events):
+                    return
+                async with run.news:
+                    if len(run.events) == after:
+                        await run.news.wait()
+        finally:
+            run.watchers -= 1
+            run.unwatched_since = time.monotonic()
+            if not run.watchers and not run.ended:
+                self._background(self._expire(run))
+
+    async def _expire(self, run: _Run) -> None:
+        """Stops a run whose callers have all gone, unless one comes back within the lease."""
+        while not run.watchers and not run.ended:
+            left = run.unwatched_since + self._limits.lease - time.monotonic()
+            if left <= 0:
+                _LOG.warning("nobody watches: stopping", job=run.key.job, stage=run.key.stage)
+                await self._stop(run)
+                return
+            await asyncio.sleep(left)
+
+    async def _stop(self, run: _Run) -> None:
+        if not run.ended:
+            run.cancelled = True
+            await asyncio.to_thread(stop_group, run.pid, self._limits.grace)
+            async with run.news:
+                await run.news.wait_for(lambda: run.ended)
+
+    def _background(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _forget_old(self) -> None:
+        ended = [key for key, run in self._runs.items() if run.ended]
+        for key in ended[: max(0, len(ended) - _KEPT)]:
+            del self._runs[key]
+
+
+def _death(run: _Run) -> types_pb2.Event:
+    """The last event of a child that died without one."""
+    code = run.process.exitcode or 0
+    if code == -signal.SIGKILL:
+        failure = failure_of(
+            Killed(
+                f"the {run.key.stage} process was killed by SIGKILL, most likely by the kernel because memory ran out",
+                "free memory on the host, or use a smaller batch_size, quantization: 4bit or a smaller model",
+            )
+        )
+    elif code < 0:
+        name = signal.Signals(-code).name
+        failure = failure_of(Killed(f"the {run.key.stage} process died of {name}", f"see {run.swept[0]}/log.txt"))
+    else:
+        failure = failure_of(
+            CutoffError(
+                f"the {run.key.stage} process ended without a word (exit code {code})", f"see {run.swept[0]}/log.txt"
+            )
+        )
+    event = types_pb2.Event(failed=failure)
+    event.time.GetCurrentTime()
+    return event
+
+
+def _tell(loop: asyncio.AbstractEventLoop, news: Coroutine[Any, Any, None]) -> None:
+    """Runs a coroutine on the loop from another thread, and waits for it; in order, and not too fast."""
+    try:
+        asyncio.run_coroutine_threadsafe(news, loop).result()
+    except RuntimeError:  # the loop is closed: the service is gone, and nobody is left to tell
+        news.close()
+
+
+def _key(key: types_pb2.RunKey) -> _Key:
+    return key.job, key.stage, key.attempt
+
+
+def _name(key: types_pb2.RunKey) -> str:
+    return f"{key.job}/{key.stage}/{key.attempt}"

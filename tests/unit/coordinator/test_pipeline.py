@@ -1,0 +1,266 @@
+"""The order of stages, retries, cancelling and taking up, with a scripted scheduler in place of Ray."""
+
+import asyncio
+
+import pytest
+
+from cutoff.coordinator.jobs import Jobs
+from cutoff.coordinator.journal import Journal
+from cutoff.coordinator.pipeline import Addresses, Services
+from cutoff.coordinator.job import with_attempt
+from cutoff.errors import NotFound, Refused
+from cutoff.stage.report import Reporter
+from cutoff.v1 import job_pb2, run_pb2, types_pb2
+
+SCORES = {"count": 9, "total": 10, "low": 0.6, "high": 0.98}
+RESULTS = {
+    "prepare": {"model_path": "/base", "probe_questions": ["Who?"]},
+    "train": {"adapter": "jobs/x/train/1/final"},
+    "merge": {"merged": "jobs/x/merge/1/merged"},
+    "convert": {
+        "files": {
+            "q4_k_m": {"path": "a-Q4_K_M.gguf", "sha256": "1" * 64},
+            "q8_0": {"path": "a-Q8_0.gguf", "sha256": "2" * 64},
+        }
+    },
+    "evaluate": {"sets": {"validation": {"retain_correct": SCORES, "missed_minimum": [], "missed_target": []}}},
+    "install": {"path": "/models/local/m/m-Q4_K_M.gguf", "sha256": "1" * 64},
+}
+
+
+class Script:
+    """Drives stages as told: by stage, what its next attempts end with; a stage not named succeeds."""
+
+    def __init__(self, **endings):
+        self.endings = {stage.replace("_", "-"): list(events) for stage, events in endings.items()}
+        self.calls = []
+        self.cancelled = []
+        self.running = []
+        self.install_error = None
+
+    async def drive(self, call):
+        stage = call.request.run.key.stage
+        self.calls.append(call)
+        yield types_pb2.Event(started=types_pb2.Started(pid=1))
+        ending = self.endings.get(stage, [])
+        if ending:
+            failure = ending.pop(0)
+            if failure == "hang":
+                await asyncio.sleep(3600)
+            yield types_pb2.Event(failed=failure)
+            return
+        events = []
+        Reporter(events.append).finished(RESULTS[stage.partition("-")[0]])
+        yield events[0]
+
+    async def cancel(self, address, key):
+        self.cancelled.append((address, key.stage))
+        if not self.running:
+            raise NotFound("not here")
+
+    async def list_runs(self, address):
+        return self.running
+
+    async def check_install(self, address, spec):
+        if self.install_error:
+            raise self.install_error
+
+    @property
+    def stages(self):
+        return [call.request.run.key.stage for call in self.calls]
+
+    def services(self):
+        addresses = Addresses("trainer:1", "merger:1", "gguf-converter:1", "evaluator:1")
+        return Services(addresses, self.drive, self.cancel, self.list_runs, self.check_install)
+
+
+def run_job(store, spec, script, meanwhile=None):
+    async def main():
+        journal = Journal(store)
+        jobs = Jobs(journal, script.services())
+        job, _ = journal.submit(spec, "r1")
+        jobs.start(job.name)
+        if meanwhile:
+            await meanwhile(jobs, job.name)
+        async for _ in journal.watch(job.name, 0):
+            pass
+        return journal.current(job.name)
+
+    return asyncio.run(asyncio.wait_for(main(), 60))
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr("cutoff.coordinator.pipeline._RETRIES", (0.0, 0.0, 0.0))
+
+
+def test_all_stages_in_order_and_the_result(store, spec):
+    script = Script()
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    assert script.stages[:3] == ["prepare", "train", "merge"]
+    assert set(script.stages[3:6]) == {"convert", "evaluate-base", "evaluate-merged"}
+    assert script.stages[6:] == ["evaluate-q4_k_m", "evaluate-q8_0", "install"]
+    assert job.result.installed_path == "/models/local/m/m-Q4_K_M.gguf"
+    assert [e.target for e in job.result.evaluations] == ["base", "merged", "q4_k_m", "q8_0"]
+    assert job.result.evaluations[0].retain_correct.count == 9
+    assert not job.result.evaluations[0].HasField("unlearn_refused")
+
+
+def test_inputs_are_handed_on(store, spec):
+    script = Script()
+    run_job(store, spec, script)
+    by_stage = {call.request.run.key.stage: call for call in script.calls}
+    assert by_stage["train"].request.model_path == "/base"
+    assert by_stage["merge"].request.adapter == RESULTS["train"]["adapter"]
+    assert by_stage["convert"].request.probe_questions == ["Who?"]
+    assert by_stage["evaluate-base"].request.model_path == "/base"
+    assert by_stage["evaluate-q8_0"].request.gguf == "a-Q8_0.gguf"
+    assert by_stage["install"].request.sha256 == "1" * 64
+    assert by_stage["train"].address == "trainer:1"
+
+
+def test_gpu_stages_alone_ask_for_gpus(store, spec):
+    spec.resources.gpus = 2
+    script = Script()
+    run_job(store, spec, script)
+    asked = {call.request.run.key.stage.partition("-")[0]: call.gpus for call in script.calls}
+    assert asked == {"prepare": 0, "train": 2, "merge": 0, "convert": 0, "evaluate": 2, "install": 0}
+
+
+def test_infrastructure_failures_are_retried(store, spec):
+    lost = types_pb2.Failure(reason="UNAVAILABLE", retryable=True)
+    script = Script(train=[lost, lost])
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    trains = [a for a in job.attempts if a.key.stage == "train"]
+    assert [a.key.attempt for a in trains] == [1, 2, 3]
+    assert [a.state for a in trains[:2]] == [job_pb2.Attempt.STATE_FAILED] * 2
+
+
+def test_infrastructure_is_given_up_on_in_the_end(store, spec):
+    lost = types_pb2.Failure(reason="UNAVAILABLE", message="gone", retryable=True)
+    job = run_job(store, spec, Script(merge=[lost] * 9))
+    assert job.state == job_pb2.Job.STATE_FAILED
+    assert job.failure.reason == "UNAVAILABLE"
+    assert len([a for a in job.attempts if a.key.stage == "merge"]) == 4
+
+
+@pytest.mark.parametrize("reason", ["INVALID_INPUT", "OUT_OF_MEMORY", "KILLED", "CHECK_FAILED"])
+def test_other_failures_are_not_retried(store, spec, reason):
+    fault = types_pb2.Fault(where="f.jsonl:3", what="is not JSON", fix="mend it")
+    failure = types_pb2.Failure(reason=reason, message="no", remedy="do this", faults=[fault])
+    script = Script(train=[failure])
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_FAILED
+    assert job.failure.reason == reason
+    assert script.stages == ["prepare", "train"]
+    if reason == "INVALID_INPUT":
+        assert job.failure.faults[0].where == "f.jsonl:3"
+    else:
+        assert job.failure.remedy == "do this"
+
+
+def test_a_failure_beside_another_stage_fails_the_job(store, spec):
+    failure = types_pb2.Failure(reason="CHECK_FAILED", message="tokens differ")
+    job = run_job(store, spec, Script(convert=[failure]))
+    assert job.state == job_pb2.Job.STATE_FAILED
+    assert job.failure.message == "tokens differ"
+
+
+def test_a_models_folder_that_cannot_be_written_is_found_before_work(store, spec):
+    script = Script()
+    script.install_error = Refused("the models folder cannot be written", "chmod it")
+    job = run_job(store, spec, script)
+    assert job.failure.remedy == "chmod it"
+    assert script.stages == []
+
+
+def test_a_model_below_its_bar_is_not_installed(store, spec, monkeypatch):
+    missed = {"validation": {"missed_minimum": ["retain accuracy 0.5 is below 0.7"], "missed_target": []}}
+    monkeypatch.setitem(RESULTS, "evaluate", {"sets": missed})
+    script = Script()
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    assert job.result.missed == ["retain accuracy 0.5 is below 0.7"]
+    assert "install" not in script.stages
+    spec.install.require = "none"
+    store.submit(spec, "r2")
+
+
+@pytest.mark.parametrize(
+    "stage", ["prepare", "train", "merge", "convert", "evaluate-merged", "evaluate-q4_k_m", "install"]
+)
+def test_cancel_stops_the_run_and_the_job(store, spec, stage):
+    script = Script(**{stage.replace("-", "_"): ["hang"]})
+    if stage.startswith("evaluate"):
+        script.endings = {stage: ["hang"]}
+
+    async def cancel(jobs, name):
+        while stage not in script.stages:
+            await asyncio.sleep(0.01)
+        jobs.cancel(name)
+
+    job = run_job(store, spec, script, cancel)
+    assert job.state == job_pb2.Job.STATE_CANCELLED
+    assert stage in [cancelled for _, cancelled in script.cancelled]
+    attempt = next(a for a in job.attempts if a.key.stage == stage)
+    assert attempt.state == job_pb2.Attempt.STATE_CANCELLED
+
+
+def test_cancel_at_once(store, spec):
+    async def cancel(jobs, name):
+        jobs.cancel(name)
+
+    script = Script()
+    assert run_job(store, spec, script, cancel).state == job_pb2.Job.STATE_CANCELLED
+    assert script.stages == []
+
+
+def test_a_restart_takes_results_that_are_there_and_attaches_to_what_runs(store, spec):
+    async def first_life():
+        script = Script(train=["hang"])
+        journal = Journal(store)
+        jobs = Jobs(journal, script.services())
+        job, _ = journal.submit(spec, "r1")
+        jobs.start(job.name)
+        while "train" not in script.stages:
+            await asyncio.sleep(0.01)
+        await jobs.suspend()
+        assert script.cancelled == []
+        return job.name
+
+    async def second_life(name):
+        script = Script()
+        key = types_pb2.RunKey(job=name.removeprefix("jobs/"), stage="train", attempt=1)
+        script.running = [run_pb2.Run(key=key, state=run_pb2.Run.STATE_RUNNING)]
+        journal = Journal(store)
+        Jobs(journal, script.services()).take_up()
+        async for _ in journal.watch(name, 0):
+            pass
+        return script, journal.current(name)
+
+    name = asyncio.run(first_life())
+    script, job = asyncio.run(second_life(name))
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    assert script.stages[0] == "train"
+    assert "prepare" not in script.stages
+    assert script.calls[0].request.run.key.attempt == 1
+
+
+def test_a_restart_starts_a_lost_run_anew(store, spec):
+    job, _ = store.submit(spec, "r1")
+    store.change(job.name, lambda job: with_attempt(job, "prepare")[0])
+
+    async def main():
+        script = Script()
+        journal = Journal(store)
+        Jobs(journal, script.services()).take_up()
+        async for _ in journal.watch(job.name, 0):
+            pass
+        return script, journal.current(job.name)
+
+    script, after = asyncio.run(main())
+    assert after.state == job_pb2.Job.STATE_SUCCEEDED
+    assert script.calls[0].request.run.key.attempt == 2
+    assert after.attempts[0].failure.reason == "UNAVAILABLE"

@@ -1,0 +1,78 @@
+"""Jobs on disk."""
+
+import threading
+
+import pytest
+
+from cutoff.coordinator.job import moved
+from cutoff.coordinator.store import Store
+from cutoff.errors import AlreadyExists, NotFound
+from cutoff.v1 import job_pb2
+
+
+def test_the_same_request_is_the_same_job(store, spec):
+    first, new = store.submit(spec, "r1")
+    again, new_again = store.submit(spec, "r1")
+    assert (new, new_again) == (True, False)
+    assert first == again
+
+
+def test_the_same_request_with_another_spec_is_refused(store, spec):
+    store.submit(spec, "r1")
+    spec.train.epochs = 7
+    with pytest.raises(AlreadyExists, match="another spec"):
+        store.submit(spec, "r1")
+
+
+def test_a_job_survives_the_process(store, spec, tmp_path):
+    job, _ = store.submit(spec, "r1")
+    store.close()
+    reopened = Store(f"sqlite:///{tmp_path / 'jobs.db'}")
+    assert reopened.get(job.name) == job
+    assert [event.job.state for event in reopened.events(job.name, 0)] == [job_pb2.Job.STATE_QUEUED]
+    reopened.close()
+
+
+def test_pages_go_from_the_newest_to_the_oldest(store, spec):
+    names = [store.submit(spec, f"r{number}")[0].name for number in range(5)]
+    first, token = store.page(2)
+    second, token = store.page(2, token)
+    last, end = store.page(2, token)
+    assert [job.name for job in first + second + last] == names[::-1]
+    assert end == ""
+
+
+def test_a_refused_change_leaves_no_trace(store, spec):
+    job, _ = store.submit(spec, "r1")
+    with pytest.raises(ZeroDivisionError):
+        store.change(job.name, lambda job: 1 // 0)
+    assert store.get(job.name) == job
+    assert len(store.events(job.name, 0)) == 1
+
+
+def test_concurrent_changes_are_all_kept(store, spec):
+    job, _ = store.submit(spec, "r1")
+
+    def change() -> None:
+        for _ in range(10):
+            store.change(job.name, lambda job: job)
+
+    threads = [threading.Thread(target=change) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.get(job.name).last_sequence == 41
+    assert [event.sequence for event in store.events(job.name, 0)] == list(range(1, 42))
+
+
+def test_unfinished_jobs_are_found(store, spec):
+    done, _ = store.submit(spec, "r1")
+    left, _ = store.submit(spec, "r2")
+    store.change(done.name, lambda job: moved(job, job_pb2.Job.STATE_FAILED))
+    assert [job.name for job in store.unfinished()] == [left.name]
+
+
+def test_an_unknown_job_is_not_found(store):
+    with pytest.raises(NotFound, match="jobs/no"):
+        store.get("jobs/no")

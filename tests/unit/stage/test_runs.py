@@ -1,0 +1,171 @@
+"""Runs as real child processes, without a server."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cutoff.artifacts import Roots
+from cutoff.errors import Cancelled, NotFound
+from cutoff.stage.runs import Limits, Runs
+from cutoff.v1 import merger_pb2, types_pb2
+
+WORK = "tests.unit.stage.work_for_tests"
+
+
+@pytest.fixture
+def roots(tmp_path: Path, monkeypatch) -> Roots:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    return Roots(tmp_path / "datasets", tmp_path / "artifacts", tmp_path / "models", tmp_path / "cache")
+
+
+@pytest.fixture(params=["forkserver", "spawn"])
+def preload(request) -> tuple[str, ...]:
+    return ("cutoff.stage.child",) if request.param == "forkserver" else ()
+
+
+def make_request(devices=(), after=0, attempt=1) -> merger_pb2.MergeRequest:
+    header = types_pb2.RunHeader(
+        key={"job": "j1", "stage": "merge", "attempt": attempt}, devices=devices, after_sequence=after
+    )
+    return merger_pb2.MergeRequest(run=header)
+
+
+async def collect(runs: Runs, request, target: str) -> list[types_pb2.Event]:
+    return [event async for event in runs.run(request, f"{WORK}:{target}")]
+
+
+async def first_log(runs: Runs, request, target: str) -> types_pb2.Event:
+    async for event in runs.run(request, f"{WORK}:{target}"):
+        if event.WhichOneof("kind") == "log_line":
+            return event
+    raise AssertionError("the run ended before it logged")
+
+
+def children_of_run(pid: int) -> list[int]:
+    return [p.pid for p in psutil.process_iter() if p.is_running() and p.status() != "zombie" and _group(p.pid) == pid]
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return -1
+
+
+def test_events_in_order_and_result(roots, preload, tmp_path):
+    async def main():
+        runs = Runs("merger", roots, tmp_path / "locks", preload)
+        events = await collect(runs, make_request(), "count")
+        kinds = [event.WhichOneof("kind") for event in events]
+        assert kinds[0] == "started"
+        assert kinds[-1] == "finished"
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        assert dict(events[-1].finished.result) == {"answer": 42.0, "visible": ""}
+
+    asyncio.run(main())
+
+
+def test_same_key_attaches_and_replays(roots, preload, tmp_path):
+    async def main():
+        runs = Runs("merger", roots, tmp_path / "locks", preload)
+        first, second = await asyncio.gather(
+            collect(runs, make_request(), "count"), collect(runs, make_request(), "count")
+        )
+        assert first == second
+        assert len(runs.all()) == 1
+        later = await collect(runs, make_request(after=len(first) - 1), "count")
+        assert later == first[-1:]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("target", "reason"), [("refuse", "DISK_FULL"), ("crash", "INTERNAL")])
+def test_failures_are_named(roots, preload, tmp_path, target, reason):
+    async def main():
+        runs = Runs("merger", roots, tmp_path / "locks", preload)
+        last = (await collect(runs, make_request(), target))[-1]
+        assert last.failed.reason == reason
+
+    asyncio.run(main())
+    log = (roots.artifacts / "jobs/j1/merge/1/log.txt").read_text()
+    assert ("ZeroDivisionError" in log) == (target == "crash")
+
+
+@pytest.mark.parametrize("target", ["hang", "hang_deaf"])
+def test_cancel_leaves_no_process_and_no_partial_file(roots, preload, tmp_path, target):
+    async def main():
+        runs = Runs("merger", roots, tmp_path / "locks", preload, Limits(grace=0.5))
+        watcher = asyncio.create_task(collect(runs, make_request(), target))
+        await first_log(runs, make_request(), target)
+        [run] = runs.all()
+        assert len(children_of_run(run.pid)) == 2
+        assert list((roots.artifacts / "jobs/j1/merge/1").glob(".*.partial"))
+        cancelled = await runs.cancel(run.key)
+        assert cancelled.state == cancelled.STATE_FAILED
+        assert (await watcher)[-1].failed.reason == "CANCELLED"
+        assert children_of_run(run.pid) == []
+
+    asyncio.run(main())
+    assert [path.name for path in (roots.artifacts / "jobs/j1/merge/1").iterdir()] == ["log.txt"]
+
+
+def test_sigkill_is_reported_as_likely_out_of_memory(roots, preload, tmp_path):
+    async def main():
+        runs = Runs("merger", roots, tmp_path / "locks", preload)
+        watcher = asyncio.create_task(collect(runs, make_request(), "hang"))
+        await first_log(runs, make_request(), "hang")
+        [run] = runs.all()
+        os.kill(run.pid, signal.SIGKILL)
+        failed = (await watcher)[-1].failed
+        assert failed.reason == "KILLED"
+        assert "memory" in failed.message
+        assert children_of_run(run.pid) == []
+
+    asyncio.run(main())
+
+
+def test_a_run_nobody_watches_stops_after_its_lease(roots, preload, tmp_path):
+    async def main():
+        runs = Runs("merger", roots, tmp_path / "locks", preload, Limits(grace=0.5, lease=0.3))
+        await first_log(runs, make_request(), "hang")
+        deadline = time.monotonic() + 20
+        while runs.all()[0].state == runs.all()[0].STATE_RUNNING and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        assert runs.all()[0].state == runs.all()[0].STATE_FAILED
+
+    asyncio.run(main())
+
+
+def test_one_device_is_never_shared(roots, preload, tmp_path):
+    async def main():
+        runs = Runs("merger", roots, tmp_path / "locks", preload, Limits(grace=0.5))
+        await first_log(runs, make_request(devices=["cuda:3"]), "hang")
+        refused = await collect(runs, make_request(devices=["cuda:3"], attempt=2), "count")
+        assert refused[-1].failed.reason == "DEVICE_BUSY"
+        await runs.cancel(make_request().run.key)
+        again = await collect(runs, make_request(devices=["cuda:3"], attempt=3), "count")
+        assert dict(again[-1].finished.result)["visible"] == "3"
+
+    asyncio.run(main())
+
+
+def test_cancelling_an_unknown_run_is_not_found(roots, tmp_path):
+    runs = Runs("merger", roots, tmp_path / "locks")
+    with pytest.raises(NotFound):
+        asyncio.run(runs.cancel(types_pb2.RunKey(job="no", stage="merge", attempt=1)))
+
+
+def test_a_run_cancelled_before_it_began_never_begins(roots, tmp_path):
+    async def main():
+        runs = Runs("merger", roots, tmp_path / "locks")
+        with pytest.raises(NotFound):
+            await runs.cancel(make_request().run.key)
+        with pytest.raises(Cancelled):
+            await collect(runs, make_request(), "count")
+
+    asyncio.run(main())
