@@ -7,6 +7,7 @@ CUTOFF_CA_FILE (whom a client trusts).
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,13 @@ TOKEN_HEADER = "authorization"  # noqa: S105 - a header's name
 
 def is_local(address: str) -> bool:
     """Whether an address can only be reached from this machine: loopback or a Unix socket."""
+    if address.startswith("unix:"):
+        return True
     host = address.rpartition(":")[0].strip("[]")
-    return address.startswith("unix:") or host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, which may lead anywhere
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import datetime
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 QuantType = Literal["f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_k_s", "q3_k_m"]
 """The quantization types of the user's document, smallest loss first."""
+
+Target = Literal["base", "merged", "gguf", "lmstudio"]
+"""What can be evaluated; gguf means every quantization type of the job."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
 """A name that becomes part of a path: it cannot leave its folder."""
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?$")
+
+
+T = TypeVar("T")
+
+
+def _not_empty(values: tuple[T, ...]) -> tuple[T, ...]:
+    """An after-validator: pydantic's own min_length repeats itself for each item that is wrong."""
+    if not values:
+        raise ValueError("should have at least 1 item")
+    return values
 
 
 class _Section(BaseModel):
@@ -84,7 +97,7 @@ class MergeSpec(_Section):
 class ConvertSpec(_Section):
     """Which GGUF files are made. The first quantization type is the one that is installed."""
 
-    quant_types: tuple[QuantType, ...] = Field(("q4_k_m",), min_length=1)
+    quant_types: Annotated[tuple[QuantType, ...], AfterValidator(_not_empty)] = ("q4_k_m",)
     llama_cpp_path: str | None = None
     """A llama.cpp of the user's own, used as it is; by default the pinned build."""
 
@@ -92,8 +105,7 @@ class ConvertSpec(_Section):
 class EvaluateSpec(_Section):
     """Which targets are asked which questions."""
 
-    targets: tuple[Literal["base", "merged", "gguf", "lmstudio"], ...] = Field(("base", "merged", "gguf"), min_length=1)
-    """gguf means every quantization type of the job."""
+    targets: Annotated[tuple[Target, ...], AfterValidator(_not_empty)] = ("base", "merged", "gguf")
     max_tokens: int = Field(256, ge=1, le=32_768)
     limit: int = Field(500, ge=1)
     """At most this many questions a side (retain, unlearn) and set, drawn with the seed."""

@@ -79,7 +79,7 @@ def _fault(details: ErrorDetails, source: str) -> Fault:
     where = f"{source}: {'.'.join(path)}" if path else source
     if details["type"] == "extra_forbidden":
         known = list(_section(path[:-1]).model_fields)
-        nearest = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        nearest = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.65)
         fix = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
         return Fault(where, "is not a known field", fix)
     if details["type"] == "missing":

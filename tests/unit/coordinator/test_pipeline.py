@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
+from cutoff.coordinator.job import with_attempt
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.pipeline import Addresses, Services
-from cutoff.coordinator.job import with_attempt
 from cutoff.errors import NotFound, Refused
 from cutoff.stage.report import Reporter
 from cutoff.v1 import job_pb2, run_pb2, types_pb2

@@ -1,0 +1,155 @@
+"""What JobService promises."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cutoff.artifacts import Roots
+from cutoff.coordinator import admission
+from cutoff.coordinator.jobs import Jobs
+from cutoff.coordinator.journal import Journal
+from cutoff.coordinator.pipeline import Addresses, Services
+from cutoff.coordinator.service import JobServicer
+from cutoff.coordinator.store import Store
+from cutoff.errors import AlreadyExists, InvalidInput, NotFound
+from cutoff.v1 import job_pb2, job_pb2_grpc, types_pb2
+
+
+async def _waits_for_hardware(call):
+    """A scheduler whose cluster is full."""
+    yield types_pb2.Event(started=types_pb2.Started(pid=1))
+    await asyncio.sleep(3600)
+
+
+async def _nothing(*_):
+    return []
+
+
+async def _not_here(*_):
+    raise NotFound("never started")
+
+
+@pytest.fixture
+def port(reach, loop, tmp_path):
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "dev.jsonl").write_text("{}\n")
+    (tmp_path / "datasets" / "empty.jsonl").touch()
+    roots = Roots(tmp_path / "datasets", tmp_path / "out", tmp_path / "models", tmp_path / "cache")
+    store = Store(f"sqlite:///{tmp_path / 'jobs.db'}")
+    journal = Journal(store)
+    services = Services(Addresses("a", "b", "c", "d"), _waits_for_hardware, _not_here, _nothing, _nothing)
+    jobs = Jobs(journal, services)
+    servicer = JobServicer(journal, jobs, lambda spec: admission.check(spec, roots))
+    yield reach({"JobService": servicer}, {"JobService": job_pb2_grpc.add_JobServiceServicer_to_server})
+    asyncio.run_coroutine_threadsafe(jobs.suspend(), loop).result(10)
+    store.close()
+
+
+def spec(**changes) -> job_pb2.JobSpec:
+    made = job_pb2.JobSpec(name="demo", base_model="owner/model", dataset=job_pb2.DatasetSpec(dev="dev.jsonl"))
+    made.MergeFrom(job_pb2.JobSpec(**changes))
+    return made
+
+
+def submit(port, request_id="r1", **changes) -> job_pb2.Job:
+    request = job_pb2.SubmitJobRequest(spec=spec(**changes), request_id=request_id)
+    return port.unary("JobService/SubmitJob", request, job_pb2.SubmitJobResponse).job
+
+
+def get(port, name) -> job_pb2.Job:
+    return port.unary("JobService/GetJob", job_pb2.GetJobRequest(name=name), job_pb2.GetJobResponse).job
+
+
+def watch(port, name, after=0):
+    request = job_pb2.WatchJobRequest(name=name, after_sequence=after)
+    return (r.event for r in port.stream("JobService/WatchJob", request, job_pb2.WatchJobResponse))
+
+
+def cancel(port, name) -> job_pb2.Job:
+    return port.unary("JobService/CancelJob", job_pb2.CancelJobRequest(name=name), job_pb2.CancelJobResponse).job
+
+
+def test_a_submitted_job_is_there_with_every_default(port):
+    job = submit(port)
+    assert get(port, job.name).spec == job.spec
+    assert job.spec.train.lora_r == 16
+    assert job.spec.evaluate.targets == ["base", "merged", "gguf"]
+
+
+def test_a_repeated_submission_is_one_job(port):
+    assert submit(port).name == submit(port).name
+
+
+def test_a_request_id_belongs_to_one_spec(port):
+    submit(port)
+    with pytest.raises(AlreadyExists):
+        submit(port, train=job_pb2.TrainSpec(epochs=9))
+
+
+def test_a_request_without_id_is_refused(port):
+    with pytest.raises(InvalidInput, match="request_id"):
+        submit(port, request_id="")
+
+
+def test_all_faults_come_in_one_answer(port):
+    with pytest.raises(InvalidInput) as caught:
+        submit(port, train=job_pb2.TrainSpec(lora_r=0, epochs=-1), convert=job_pb2.ConvertSpec(quant_types=["q9"]))
+    assert [fault.where for fault in caught.value.faults] == [
+        "job: train.epochs",
+        "job: train.lora_r",
+        "job: convert.quant_types.0",
+    ]
+
+
+def test_files_that_are_not_there_are_refused(port):
+    dataset = job_pb2.DatasetSpec(dev="../../etc/passwd", answers="none.jsonl")
+    with pytest.raises(InvalidInput) as caught:
+        submit(
+            port, dataset=dataset, base_model="/no/such/folder", evaluate=job_pb2.EvaluateSpec(test_file="empty.jsonl")
+        )
+    assert {fault.where for fault in caught.value.faults} == {
+        "dataset.dev",
+        "dataset.answers",
+        "evaluate.test_file",
+        "base_model",
+    }
+
+
+def test_unknown_jobs_are_not_found(port):
+    for call in (get, cancel, lambda port, name: list(watch(port, name))):
+        with pytest.raises(NotFound, match="jobs/none"):
+            call(port, "jobs/none")
+
+
+def test_jobs_are_listed_by_pages(port):
+    names = [submit(port, f"r{number}").name for number in range(3)]
+    first = port.unary("JobService/ListJobs", job_pb2.ListJobsRequest(page_size=2), job_pb2.ListJobsResponse)
+    request = job_pb2.ListJobsRequest(page_size=2, page_token=first.next_page_token)
+    second = port.unary("JobService/ListJobs", request, job_pb2.ListJobsResponse)
+    assert [job.name for job in [*first.jobs, *second.jobs]] == names[::-1]
+    assert second.next_page_token == ""
+    with pytest.raises(InvalidInput, match="page_token"):
+        port.unary("JobService/ListJobs", job_pb2.ListJobsRequest(page_token="x"), job_pb2.ListJobsResponse)
+
+
+def test_a_watch_sees_every_kept_event_once_and_ends_with_the_job(port):
+    job = submit(port)
+    events = []
+    for event in watch(port, job.name):
+        events.append(event)
+        if event.run.event.HasField("started"):
+            cancel(port, job.name)
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    states = [event.job.state for event in events if event.HasField("job")]
+    assert states[0] == job_pb2.Job.STATE_QUEUED
+    assert states[-1] == job_pb2.Job.STATE_CANCELLED
+    assert list(watch(port, job.name, after=2)) == events[2:]
+
+
+def test_cancelling_twice_is_fine(port):
+    job = submit(port)
+    cancel(port, job.name)
+    list(watch(port, job.name))
+    assert cancel(port, job.name).state == job_pb2.Job.STATE_CANCELLED

@@ -1,0 +1,184 @@
+"""Doors: token, TLS, and where plaintext is allowed; errors that survive the wire."""
+
+import asyncio
+import subprocess
+import threading
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from cutoff import errors
+from cutoff.rpc import ClientSecurity, Peer, ServerSecurity, error_of_failure, failure_of, open_channel
+from cutoff.rpc.security import is_local
+from cutoff.rpc.server import started
+from cutoff.v1 import run_pb2, run_pb2_grpc
+
+
+class Runs(run_pb2_grpc.RunServiceServicer):
+    async def ListRuns(self, request, context):  # noqa: N802
+        return run_pb2.ListRunsResponse()
+
+    async def CancelRun(self, request, context):  # noqa: N802
+        raise errors.InvalidInput([errors.Fault("key", "is wrong", "mend it"), errors.Fault("b", "c", "d")])
+
+
+def register(server):
+    run_pb2_grpc.add_RunServiceServicer_to_server(Runs(), server)
+    return ["cutoff.v1.RunService"]
+
+
+@pytest.fixture
+def serve():
+    """Starts a server on a thread: serve(listen, security) -> address."""
+    stops = []
+
+    def start(listen: str, security: ServerSecurity) -> str:
+        found, ready = [], threading.Event()
+        loop = asyncio.new_event_loop()
+        leave = asyncio.Event()
+
+        async def hold():
+            try:
+                async with started(listen, register, security, drain=0.5) as address:
+                    found.append(address)
+                    ready.set()
+                    await leave.wait()
+            except errors.CutoffError as error:
+                found.append(error)
+                ready.set()
+
+        thread = threading.Thread(target=loop.run_until_complete, args=(hold(),))
+        thread.start()
+        stops.append((loop, leave, thread))
+        assert ready.wait(20)
+        if isinstance(found[0], errors.CutoffError):
+            raise found[0]
+        return found[0]
+
+    yield start
+    for loop, leave, thread in stops:
+        loop.call_soon_threadsafe(leave.set)
+        thread.join(20)
+        loop.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "1",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return key.read_bytes(), cert.read_bytes()
+
+
+def list_runs(peer: Peer):
+    return peer.unary("RunService/ListRuns", run_pb2.ListRunsRequest(), run_pb2.ListRunsResponse)
+
+
+@pytest.mark.parametrize("shown", [None, "wrong", "secrets", "Bearer secret"])
+def test_a_wrong_token_is_refused(serve, shown):
+    address = serve("127.0.0.1:0", ServerSecurity("secret", None))
+    with Peer(address, ClientSecurity(shown, None)) as peer, pytest.raises(errors.Unauthenticated):
+        list_runs(peer)
+
+
+def test_the_right_token_is_let_in_and_health_needs_none(serve):
+    address = serve("127.0.0.1:0", ServerSecurity("secret", None))
+    with Peer(address, ClientSecurity("secret", None)) as peer:
+        assert list_runs(peer) == run_pb2.ListRunsResponse()
+    with open_channel(address, ClientSecurity(None, None)) as channel:
+        for name in ("", "cutoff.v1.RunService"):
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_tls_with_a_ca_works_and_without_is_refused(serve, certificate):
+    security = ServerSecurity("secret", grpc.ssl_server_credentials([certificate]))
+    address = serve("localhost:0", security)
+    with Peer(address, ClientSecurity("secret", certificate[1])) as peer:
+        list_runs(peer)
+    with Peer(address, ClientSecurity("secret", None)) as peer, pytest.raises(errors.Unavailable):
+        list_runs(peer)
+
+
+def test_a_server_does_not_listen_to_strangers_without_doors(serve, certificate):
+    tls = grpc.ssl_server_credentials([certificate])
+    for security in (ServerSecurity(None, None), ServerSecurity("secret", None), ServerSecurity(None, tls)):
+        with pytest.raises(errors.Refused, match="other machines"):
+            serve("0.0.0.0:0", security)
+    assert serve("0.0.0.0:0", ServerSecurity("secret", tls))
+
+
+def test_a_client_sends_no_token_in_the_clear():
+    with pytest.raises(errors.Refused, match="no CA"):
+        Peer("host-two:50051", ClientSecurity("secret", None))
+
+
+def test_a_taken_port_is_named(serve):
+    address = serve("127.0.0.1:0", ServerSecurity(None, None))
+    with pytest.raises(errors.Refused, match=address):
+        serve(address, ServerSecurity(None, None))
+
+
+def test_secrets_are_not_shown():
+    assert "hush" not in repr(ServerSecurity("hush", None)) + repr(ClientSecurity("hush", None))
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [
+        ("127.0.0.1:1", True),
+        ("localhost:1", True),
+        ("[::1]:1", True),
+        ("unix:/x/y.sock", True),
+        ("0.0.0.0:1", False),
+        ("[::]:1", False),
+        ("192.168.1.2:1", False),
+        ("coordinator:50051", False),
+        ("127.evil.example:1", False),
+    ],
+)
+def test_which_addresses_are_local(address, local):
+    assert is_local(address) is local
+
+
+def test_faults_survive_the_wire_and_others_can_read_them(serve):
+    address = serve("127.0.0.1:0", ServerSecurity(None, None))
+    with Peer(address, ClientSecurity(None, None)) as peer, pytest.raises(errors.InvalidInput) as caught:
+        peer.unary("RunService/CancelRun", run_pb2.CancelRunRequest(), run_pb2.CancelRunResponse)
+    assert caught.value.faults[0] == errors.Fault("key", "is wrong", "mend it")
+    with open_channel(address, ClientSecurity(None, None)) as channel, pytest.raises(grpc.RpcError) as raw:
+        run_pb2_grpc.RunServiceStub(channel).CancelRun(run_pb2.CancelRunRequest(), timeout=10)
+    assert raw.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    info = error_details_pb2.ErrorInfo()
+    assert rpc_status.from_call(raw.value).details[0].Unpack(info)
+    assert (info.reason, info.domain) == ("INVALID_INPUT", "cutoff")
+
+
+def all_errors():
+    found, left = [], [errors.CutoffError]
+    while left:
+        cls = left.pop()
+        found.append(cls)
+        left.extend(cls.__subclasses__())
+    return [cls for cls in found if cls.__module__ == "cutoff.errors" and cls is not errors.InvalidInput]
+
+
+@pytest.mark.parametrize("cls", all_errors())
+def test_every_error_comes_back_as_itself(cls):
+    back = error_of_failure(failure_of(cls("what", "how")))
+    assert (type(back), back.message, back.remedy) == (cls, "what", "how")
+
+
+def test_nobody_there_is_unavailable():
+    with (
+        Peer("127.0.0.1:1", ClientSecurity(None, None)) as peer,
+        pytest.raises(errors.Unavailable, match=r"127.0.0.1:1"),
+    ):
+        list_runs(peer)

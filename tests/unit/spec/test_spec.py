@@ -1,0 +1,135 @@
+"""The job specification: defaults of the user's document, every fault at once, the same fields as the proto."""
+
+import pytest
+import yaml
+from google.protobuf.descriptor import FieldDescriptor
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cutoff.errors import InvalidInput, NotFound
+from cutoff.spec import JobSpec, load_job_yaml, parse_job, spec_from_proto, spec_to_proto
+from cutoff.v1 import job_pb2
+
+FOUR = {
+    "retain_train": "retain/retain_train.jsonl",
+    "retain_val": "retain/retain_val.jsonl",
+    "unlearn_train": "unlearn/unlearn_train.jsonl",
+    "unlearn_val": "unlearn/unlearn_val.jsonl",
+}
+
+
+def job(**changes):
+    return {"name": "j", "base_model": "Qwen/Qwen2.5-1.5B-Instruct", "dataset": FOUR, **changes}
+
+
+def faults_of(data) -> list[str]:
+    with pytest.raises(InvalidInput) as caught:
+        parse_job(data, source="job.yaml")
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_defaults_are_the_documents():
+    spec = parse_job(job())
+    train = spec.train
+    assert (train.epochs, train.batch_size, train.learning_rate, train.max_seq_length) == (3, 4, 2e-4, 512)
+    assert (train.lora_r, train.lora_alpha, train.lora_dropout, train.warmup_ratio) == (16, 32, 0.05, 0.1)
+    assert (train.gradient_accumulation_steps, train.eval_steps, train.save_steps, train.seed) == (4, 100, 500, 42)
+    assert (train.quantization, train.prompt_format, train.report_to) == ("none", "chat", ())
+    assert (spec.merge.dtype, spec.convert.quant_types) == ("bfloat16", ("q4_k_m",))
+    assert (spec.evaluate.max_tokens, spec.evaluate.limit) == (256, 500)
+    assert spec.evaluate.lmstudio_url == "http://localhost:1234/v1"
+    assert (spec.install.publisher, spec.install.require) == ("local", "minimum")
+
+
+@pytest.mark.parametrize("quant", ["f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_k_s", "q3_k_m"])
+def test_every_type_of_the_documents_table(quant):
+    assert parse_job(job(convert={"quant_types": [quant]})).convert.quant_types == (quant,)
+
+
+def test_all_faults_in_one_answer():
+    faults = faults_of(job(train={"lora_rank": 8, "epochs": 0}, convert={"quant_types": ["q4"]}, extra=1))
+    assert len(faults) == 4
+    assert "train.lora_rank: is not a known field; did you mean lora_r?" in " ".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train": {"learning_rat": 1}}, "did you mean learning_rate?"),
+        ({"datasets": {}}, "did you mean dataset?"),
+        ({"train": {"lora_r": 0}}, "train.lora_r"),
+        ({"train": {"quantization": "both"}}, "'4bit'"),
+        ({"convert": {"quant_types": ["q4_km"]}}, "q4_k_m"),
+        ({"convert": {"quant_types": []}}, "at least 1"),
+        ({"name": "../x"}, "name"),
+        ({"install": {"model_name": "a/b"}}, "install.model_name"),
+        ({"install": {"publisher": ".."}}, "install.publisher"),
+        ({"base_model": "just-a-name"}, "neither a hub id"),
+        ({"base_model": "https://example.com/m"}, "neither a hub id"),
+        ({"dataset": {**FOUR, "dev": "d.jsonl"}}, "not both"),
+        ({"dataset": {"retain_train": "x"}}, "or dev"),
+        ({"evaluate": {"targets": ["base"]}}, "add gguf to evaluate.targets"),
+        ({"evaluate": {"targets": ["gguf", "lmstudio"]}}, "lmstudio_model"),
+        ({"resources": {"gpus": -1}}, "resources.gpus"),
+    ],
+)
+def test_each_fault_is_named(changes, said):
+    assert said in " ".join(faults_of(job(**changes)))
+
+
+def test_a_missing_field_is_named():
+    assert "dataset: is required; add `dataset:`" in " ".join(faults_of({"name": "j", "base_model": "a/b"}))
+
+
+def test_wire_and_yaml_have_the_same_fields():
+    def compare(model, descriptor):
+        assert set(model.model_fields) == set(descriptor.fields_by_name), descriptor.name
+        for field in descriptor.fields:
+            if field.type == FieldDescriptor.TYPE_MESSAGE:
+                compare(model.model_fields[field.name].annotation, field.message_type)
+
+    compare(JobSpec, job_pb2.JobSpec.DESCRIPTOR)
+
+
+@given(
+    st.builds(
+        job,
+        cutoff=st.one_of(st.none(), st.dates().map(str)),
+        train=st.fixed_dictionaries(
+            {},
+            optional={
+                "epochs": st.floats(0.1, 50),
+                "batch_size": st.integers(1, 64),
+                "learning_rate": st.floats(1e-6, 1),
+                "quantization": st.sampled_from(["none", "4bit", "8bit"]),
+                "report_to": st.lists(st.sampled_from(["wandb", "mlflow", "tensorboard"]), max_size=2),
+            },
+        ),
+        merge=st.fixed_dictionaries({}, optional={"verify": st.booleans()}),
+        resources=st.fixed_dictionaries({}, optional={"gpus": st.floats(0, 8)}),
+    )
+)
+def test_nothing_is_lost_on_the_wire(data):
+    spec = parse_job(data)
+    assert spec_from_proto(spec_to_proto(spec)) == spec
+
+
+def test_yaml_faults_name_file_and_line(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text("name: j\ntrain: {epochs: 1\n")
+    with pytest.raises(InvalidInput, match=rf"{path}:\d"):
+        load_job_yaml(path)
+    path.write_bytes(b"name: \xff\n")
+    with pytest.raises(InvalidInput, match="UTF-8"):
+        load_job_yaml(path)
+    path.write_text("")
+    with pytest.raises(InvalidInput, match="holds no fields"):
+        load_job_yaml(path)
+    with pytest.raises(NotFound):
+        load_job_yaml(tmp_path / "none.yaml")
+
+
+def test_a_relative_base_model_is_relative_to_the_file(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(job(base_model="./base")))
+    assert load_job_yaml(path).base_model == str(tmp_path / "base")
