@@ -38,6 +38,10 @@ lint: setup ## ruff, mypy --strict, import-linter, buf
 protos: setup ## Generates services/cutoff/v1 from protos/cutoff/v1
 	@$(BIN)/python -m grpc_tools.protoc -I protos --python_out=services --pyi_out=services --grpc_python_out=services protos/cutoff/v1/*.proto
 
+.PHONY: docs
+docs: setup ## Generates docs/job.md from the specification
+	@$(BIN)/python -m cutoff.spec.document > docs/job.md
+
 .PHONY: llama-cpp
 llama-cpp: setup ## Builds the pinned llama.cpp (part of setup)
 

@@ -12,13 +12,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from rich.console import Console
 
 import cutoff
 from cutoff.artifacts import Roots
@@ -37,6 +35,7 @@ from cutoff.stage.terminal import (
     EXIT_USAGE,
     Display,
     show_error,
+    sigterm_interrupts,
 )
 from cutoff.v1 import job_pb2, types_pb2
 
@@ -69,7 +68,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Runs one job on this machine: starts everything it needs, and stops it afterwards."""
-    with _errors_shown(as_json), _sigterm_interrupts():
+    with _errors_shown(as_json), sigterm_interrupts():
         spec = load_job_yaml(job_file)
         with LocalSystem(_roots(datasets, artifacts, models)) as system, Client(system.address) as client:
             job = _follow_to_the_end(client, client.submit(spec).name)
@@ -99,7 +98,7 @@ def get(job: JobName, as_json: Json = False) -> None:
         if as_json:
             _print(found, as_json)
             return
-        Console().print(show.jobs_table([found]))
+        show.wide_console().print(show.jobs_table([found]))
         show.print_result(found)
 
 
@@ -113,7 +112,7 @@ def list_jobs(
         if as_json:
             print(json.dumps([_dict(job) for job in jobs], indent=2))
         else:
-            Console().print(show.jobs_table(jobs))
+            show.wide_console().print(show.jobs_table(jobs))
 
 
 @app.command()
@@ -176,7 +175,8 @@ def demo(
     with _errors_shown(as_json), Display() as display:
 
         def progressed(phase: str, step: int, total: int) -> None:
-            display.event(types_pb2.Event(progress=types_pb2.Progress(phase=phase, unit="step", step=step, total=total)))
+            progress = types_pb2.Progress(phase=phase, unit="step", step=step, total=total)
+            display.event(types_pb2.Event(progress=progress))
 
         job_file = create(out, facts=facts, seed=seed, cache=Roots.from_environment().cache, on_progress=progressed)
         print(json.dumps({"job": str(job_file)}) if as_json else job_file)
@@ -186,7 +186,7 @@ def demo(
 def serve(datasets: Datasets = None, artifacts: Artifacts = None, models: Models = None) -> None:
     """Runs coordinator and stage services on this machine's loopback ports until it is interrupted."""
     roots = _roots(datasets, artifacts, models)
-    with _errors_shown(as_json=False), _sigterm_interrupts(), LocalSystem(roots, ports=True) as system:
+    with _errors_shown(as_json=False), sigterm_interrupts(), LocalSystem(roots, ports=True) as system:
         print(f"serving on {system.address}; stop with Ctrl-C", file=sys.stderr, flush=True)
         try:
             signal.pause()
@@ -265,17 +265,3 @@ def _exit_code(error: CutoffError) -> int:
     if isinstance(error, Unavailable | Unauthenticated):
         return EXIT_UNREACHABLE
     return EXIT_USAGE if isinstance(error, InvalidInput | NotFound | Refused) else EXIT_FAILED
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does: in order."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

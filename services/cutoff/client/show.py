@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -47,7 +48,7 @@ def follow(events: Iterable[job_pb2.JobEvent], display: Display) -> job_pb2.Job 
 
 def print_result(job: job_pb2.Job) -> None:
     """Prints a job's scores and where its GGUF is, on stdout."""
-    console = Console(highlight=False)
+    console = wide_console()
     if job.result.evaluations:
         console.print(results_table(job))
     if job.HasField("failure"):
@@ -60,13 +61,21 @@ def print_result(job: job_pb2.Job) -> None:
         console.print(f"installed: {job.result.installed_path}", markup=False, soft_wrap=True)
 
 
+def wide_console() -> Console:
+    """Stdout; where it is no terminal, wide enough for every table."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120
+    return console
+
+
 def results_table(job: job_pb2.Job) -> Table:
     """The scores of every target, with their 95 % intervals."""
-    table = Table(title=f"{job.name}: scores with 95 % intervals", title_justify="left")
+    table = Table(title=f"{job.name}: scores in percent, with 95 % intervals", title_justify="left", box=SIMPLE)
     table.add_column("target")
     table.add_column("questions")
     for heading in _SCORES:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for evaluation in job.result.evaluations:
         cells = [_score(evaluation, field) for field in _SCORES.values()]
         table.add_row(evaluation.target, evaluation.question_set, *cells)
@@ -90,4 +99,4 @@ def _score(evaluation: job_pb2.Evaluation, field: str) -> str:
     if not evaluation.HasField(field):
         return "-"
     score: job_pb2.Score = getattr(evaluation, field)
-    return f"{score.count / score.total:.3f} [{score.low:.3f}, {score.high:.3f}]" if score.total else "-"
+    return f"{100 * score.count / score.total:.1f} [{100 * score.low:.0f}-{100 * score.high:.0f}]"

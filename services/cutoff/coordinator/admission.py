@@ -21,10 +21,10 @@ def check(spec: JobSpec, roots: Roots) -> None:
 
 
 def _dataset_faults(spec: JobSpec, root: Path) -> list[Fault]:
-    files = {f"dataset.{field}": name for field, name in spec.dataset.files().items()}
-    if spec.evaluate.test_file is not None:
-        files["evaluate.test_file"] = spec.evaluate.test_file
-    return [fault for field, name in files.items() for fault in _file_faults(field, name, root)]
+    files: dict[str, str | None] = {f"dataset.{field}": name for field, name in spec.dataset.files().items()}
+    files |= {"evaluate.test_file": spec.evaluate.test_file, "evaluate.heldout_file": spec.evaluate.heldout_file}
+    given = {field: name for field, name in files.items() if name is not None}
+    return [fault for field, name in given.items() for fault in _file_faults(field, name, root)]
 
 
 def _file_faults(field: str, name: str, root: Path) -> list[Fault]:

@@ -130,7 +130,7 @@ class Pipeline:
         async with asyncio.TaskGroup() as beside:
             converting = beside.create_task(self._convert(prepared, merged))
             beside.create_task(self._evaluate_folders(prepared, merged))
-        ggufs = converting.result()["files"]
+        ggufs = {file["quant_type"]: file for file in converting.result()["files"]}
         scores = await self._evaluate_ggufs(ggufs)
         await self._install(ggufs, scores)
 
@@ -154,7 +154,7 @@ class Pipeline:
     async def _convert(self, prepared: Result, merged: Result) -> Result:
         request = gguf_converter_pb2.ConvertRequest(
             spec=self._spec.convert,
-            merged=merged["merged"],
+            merged=merged["path"],
             model_name=self._spec.install.model_name,
             probe_questions=prepared["probe_questions"],
         )
@@ -165,7 +165,7 @@ class Pipeline:
         if "base" in targets:
             await self._evaluate("base", model_path=prepared["model_path"])
         if "merged" in targets:
-            await self._evaluate("merged", model_path=merged["merged"])
+            await self._evaluate("merged", model_path=merged["path"])
 
     async def _evaluate_ggufs(self, ggufs: Mapping[str, Result]) -> Result | None:
         """Evaluates every GGUF, and a model in LM Studio when asked to; returns the installed type's scores."""

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.exceptions
-
 from cutoff.errors import CutoffError, Refused, Unavailable
 from cutoff.rpc import Peer, failure_of
 from cutoff.v1 import types_pb2
+
+os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported, and lets anybody in without it
+import ray
+import ray.exceptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,6 @@ def start_ray(address: str | None, state: Path) -> None:
         address: A cluster's; None starts one that ends with this process.
         state: Where the token is kept, readable by this user only, unless RAY_AUTH_TOKEN_PATH names one.
     """
-    os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(_token_file(state / "ray-token")))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address:

@@ -28,7 +28,7 @@ class EvaluatorServicer(evaluator_pb2_grpc.EvaluatorServiceServicer):
             yield evaluator_pb2.EvaluateResponse(event=event)
 
 
-def register(grpc_server: grpc.aio.Server, runs: Runs, roots: Roots) -> Sequence[str]:
+def register(grpc_server: grpc.aio.Server, runs: Runs, _: Roots) -> Sequence[str]:
     """Adds the servicer to a server."""
     evaluator_pb2_grpc.add_EvaluatorServiceServicer_to_server(EvaluatorServicer(runs), grpc_server)
     return ["cutoff.v1.EvaluatorService"]

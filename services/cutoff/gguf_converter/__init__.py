@@ -1,1 +1,1 @@
-
+"""The GGUF converter: makes, checks and installs GGUF files."""

@@ -1,1 +1,27 @@
+"""The pinned llama.cpp: where its build is, and its programs.
 
+`LlamaCpp` finds the build; `convert` and `quantize` make GGUF files; `serve` runs llama-server and yields a
+client for it. Everything runs in child processes that die with their parent and stop when the main thread
+is interrupted.
+"""
+
+from cutoff.llama_cpp.chat import ChatClient, Completion, RequestFailed
+from cutoff.llama_cpp.concurrently import concurrently
+from cutoff.llama_cpp.convert import convert, quantize
+from cutoff.llama_cpp.location import LlamaCpp, pinned_version
+from cutoff.llama_cpp.programs import run_program
+from cutoff.llama_cpp.server import LlamaServer, serve
+
+__all__ = [
+    "ChatClient",
+    "Completion",
+    "LlamaCpp",
+    "LlamaServer",
+    "RequestFailed",
+    "concurrently",
+    "convert",
+    "pinned_version",
+    "quantize",
+    "run_program",
+    "serve",
+]

@@ -20,15 +20,13 @@ class MergerServicer(merger_pb2_grpc.MergerServiceServicer):
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
 
-    async def Merge(
-        self, request: merger_pb2.MergeRequest, context: Any
-    ) -> AsyncIterator[merger_pb2.MergeResponse]:
+    async def Merge(self, request: merger_pb2.MergeRequest, context: Any) -> AsyncIterator[merger_pb2.MergeResponse]:
         """Merges an adapter into its base."""
         async for event in self._runs.run(request, "cutoff.merger.work:merge"):
             yield merger_pb2.MergeResponse(event=event)
 
 
-def register(grpc_server: grpc.aio.Server, runs: Runs, roots: Roots) -> Sequence[str]:
+def register(grpc_server: grpc.aio.Server, runs: Runs, _: Roots) -> Sequence[str]:
     """Adds the servicer to a server."""
     merger_pb2_grpc.add_MergerServiceServicer_to_server(MergerServicer(runs), grpc_server)
     return ["cutoff.v1.MergerService"]

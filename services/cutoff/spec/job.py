@@ -31,17 +31,22 @@ def _not_empty(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
 
 
 class DatasetSpec(_Section):
     """JSONL files, relative to the datasets root: the four, or one mixed `dev` file."""
 
     retain_train: str | None = None
+    """What to keep, with true answers."""
     retain_val: str | None = None
+    """The same for validation; install.require is measured on it."""
     unlearn_train: str | None = None
+    """What to forget, with refusals."""
     unlearn_val: str | None = None
+    """The same for validation; install.require is measured on it."""
     dev: str | None = None
+    """One small mixed file instead of the four; about a tenth of it is held back for validation."""
     answers: str | None = None
     """True answers of unlearn questions whose metadata.original_answer lacks."""
 
@@ -63,25 +68,37 @@ class TrainSpec(_Section):
     """The fine-tuning recipe. Defaults are the user's document's."""
 
     method: Literal["sft"] = "sft"
+    """The objective: sft trains on the answers and the refusals as they stand."""
     epochs: float = Field(3, gt=0, le=1000)
+    """Passes over the training data."""
     batch_size: int = Field(4, ge=1, le=4096)
+    """Examples per forward pass; halved by itself when memory runs out."""
     gradient_accumulation_steps: int = Field(4, ge=1, le=4096)
+    """Forward passes per optimizer step; doubled when batch_size is halved."""
     learning_rate: float = Field(2e-4, gt=0, le=1)
+    """The highest; a cosine schedule with warm-up leads to it and from it."""
     warmup_ratio: float = Field(0.1, ge=0, le=1)
     """The share of all optimizer steps over which the learning rate rises."""
     max_seq_length: int = Field(512, ge=8, le=1_048_576)
     """In tokens, prompt and answer together."""
     lora_r: int = Field(16, ge=1, le=1024)
+    """The adapter's rank."""
     lora_alpha: int = Field(32, ge=1, le=8192)
+    """The adapter's scale, as alpha / r."""
     lora_dropout: float = Field(0.05, ge=0, lt=1)
+    """Dropout before the adapter, while training."""
     quantization: Literal["none", "4bit", "8bit"] = "none"
+    """How the frozen base is held while training: 4bit is QLoRA (NF4, double quantization)."""
     prompt_format: Literal["chat", "alpaca"] = "chat"
+    """chat renders prompts with the model's own chat template; alpaca is for base models without one."""
     eval_steps: int = Field(100, ge=1)
     """Optimizer steps between evaluations; shrunk to fit a short run."""
     save_steps: int = Field(500, ge=1)
     """Optimizer steps between checkpoints; shrunk to fit a short run."""
     seed: int = Field(42, ge=0, le=2**32 - 1)
+    """Of the data order, the adapter's start, dropout, and the questions that evaluate.limit draws."""
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Experiment trackers; each must be installed beside cutoff."""
     resume_from_checkpoint: str | None = None
     """A checkpoint folder, relative to the artifacts root."""
 
@@ -90,14 +107,18 @@ class MergeSpec(_Section):
     """How the adapter is merged."""
 
     dtype: Literal["float16", "bfloat16", "float32"] = "bfloat16"
+    """The merged model's data type."""
     verify: bool = True
+    """Compare the merged model's logits with base plus adapter, and refuse to publish when they differ."""
     base: Literal["original"] = "original"
+    """Merge into the original 16-bit base, never into quantized weights."""
 
 
 class ConvertSpec(_Section):
     """Which GGUF files are made. The first quantization type is the one that is installed."""
 
     quant_types: Annotated[tuple[QuantType, ...], AfterValidator(_not_empty)] = ("q4_k_m",)
+    """Any of f16, q8_0, q6_k, q5_k_m, q4_k_m, q4_k_s, q3_k_m; the first is installed, the others stay with the job."""
     llama_cpp_path: str | None = None
     """A llama.cpp of the user's own, used as it is; by default the pinned build."""
 
@@ -106,16 +127,23 @@ class EvaluateSpec(_Section):
     """Which targets are asked which questions."""
 
     targets: Annotated[tuple[Target, ...], AfterValidator(_not_empty)] = ("base", "merged", "gguf")
+    """gguf means every quantization type of the job; lmstudio a server that is already running."""
     max_tokens: int = Field(256, ge=1, le=32_768)
+    """The longest answer."""
     limit: int = Field(500, ge=1)
     """At most this many questions a side (retain, unlearn) and set, drawn with the seed."""
     test_file: str | None = None
-    """Questions asked beside the validation sets, relative to the datasets root."""
+    """Questions asked beside the validation sets, relative to the datasets root; reported as `test`."""
+    heldout_file: str | None = None
+    """Questions about facts that no training set holds, relative to the datasets root; reported as `heldout`."""
     attacks: tuple[str, ...] = Field((), max_length=0)
+    """None yet."""
     verbose: bool = False
     """Log each example with its grade."""
     lmstudio_url: str = "http://localhost:1234/v1"
+    """The OpenAI-compatible server of the target lmstudio."""
     lmstudio_model: str | None = None
+    """The model that server is asked for, as `lms ps` names it."""
 
     @model_validator(mode="after")
     def _lmstudio_needs_a_model(self) -> Self:
@@ -128,8 +156,11 @@ class InstallSpec(_Section):
     """Where the GGUF goes, and what it must reach to get there."""
 
     enabled: bool = True
+    """Whether to install at all."""
     publisher: Name = "local"
+    """The folder in LM Studio's models folder."""
     model_name: Name = "temporal-unlearn"
+    """The folder below that, the beginning of the file's name, and how LM Studio lists the model."""
     require: Literal["none", "minimum", "target"] = "minimum"
     """Which column of the document's table the installed file must reach on the validation sets."""
 
@@ -138,23 +169,32 @@ class ResourcesSpec(_Section):
     """What the job's GPU stages hold."""
 
     gpus: float = Field(1, ge=0, le=1024)
+    """GPUs held by train and evaluate; 0 works on the CPU."""
 
 
 class JobSpec(_Section):
     """One job, complete: what a user asks for with every default filled in."""
 
     name: Name
+    """The job's name begins with it."""
     base_model: str
     """A hub id, optionally with @revision, or a folder."""
     cutoff: datetime.date | None = None
-    """The last day of what is kept."""
+    """The last day of what is kept; for reports by year."""
     dataset: DatasetSpec
+    """The question sets."""
     train: TrainSpec = TrainSpec()
+    """The fine-tuning recipe."""
     merge: MergeSpec = MergeSpec()
+    """How the adapter is merged."""
     convert: ConvertSpec = ConvertSpec()
+    """Which GGUF files are made."""
     evaluate: EvaluateSpec = EvaluateSpec()
+    """Which targets are asked which questions."""
     install: InstallSpec = InstallSpec()
+    """Where the GGUF goes, and what it must reach to get there."""
     resources: ResourcesSpec = ResourcesSpec()
+    """What the job's GPU stages hold."""
 
     @model_validator(mode="after")
     def _base_model_is_a_folder_or_a_hub_id(self) -> Self:

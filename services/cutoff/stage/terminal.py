@@ -6,10 +6,12 @@ the same `Display`. Everything goes to stderr: stdout belongs to the command's o
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -102,7 +104,7 @@ def run_in_terminal(work: Callable[[Reporter], None], quiet: bool = False) -> in
 
     Errors that cutoff reports become one message on stderr; anything else is a bug and keeps its traceback.
     """
-    with Display(quiet) as display:
+    with Display(quiet) as display, sigterm_interrupts():
         try:
             work(Reporter(display.event, interval=0.2))
         except (InvalidInput, NotFound) as error:
@@ -115,6 +117,20 @@ def run_in_terminal(work: Callable[[Reporter], None], quiet: bool = False) -> in
             display.line("interrupted", "ERROR")
             return EXIT_INTERRUPTED
     return EXIT_DONE
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: in order, with its clean-up."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def show_error(error: CutoffError) -> None:

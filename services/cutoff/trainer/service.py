@@ -33,7 +33,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
             yield trainer_pb2.TrainResponse(event=event)
 
 
-def register(grpc_server: grpc.aio.Server, runs: Runs, roots: Roots) -> Sequence[str]:
+def register(grpc_server: grpc.aio.Server, runs: Runs, _: Roots) -> Sequence[str]:
     """Adds the servicer to a server."""
     trainer_pb2_grpc.add_TrainerServiceServicer_to_server(TrainerServicer(runs), grpc_server)
     return ["cutoff.v1.TrainerService"]

@@ -109,7 +109,7 @@ class ConvertSpec(_message.Message):
     def __init__(self, quant_types: _Optional[_Iterable[str]] = ..., llama_cpp_path: _Optional[str] = ...) -> None: ...
 
 class EvaluateSpec(_message.Message):
-    __slots__ = ("targets", "max_tokens", "limit", "test_file", "attacks", "verbose", "lmstudio_url", "lmstudio_model")
+    __slots__ = ("targets", "max_tokens", "limit", "test_file", "attacks", "verbose", "lmstudio_url", "lmstudio_model", "heldout_file")
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +118,7 @@ class EvaluateSpec(_message.Message):
     VERBOSE_FIELD_NUMBER: _ClassVar[int]
     LMSTUDIO_URL_FIELD_NUMBER: _ClassVar[int]
     LMSTUDIO_MODEL_FIELD_NUMBER: _ClassVar[int]
+    HELDOUT_FILE_FIELD_NUMBER: _ClassVar[int]
     targets: _containers.RepeatedScalarFieldContainer[str]
     max_tokens: int
     limit: int
@@ -126,7 +127,8 @@ class EvaluateSpec(_message.Message):
     verbose: bool
     lmstudio_url: str
     lmstudio_model: str
-    def __init__(self, targets: _Optional[_Iterable[str]] = ..., max_tokens: _Optional[int] = ..., limit: _Optional[int] = ..., test_file: _Optional[str] = ..., attacks: _Optional[_Iterable[str]] = ..., verbose: _Optional[bool] = ..., lmstudio_url: _Optional[str] = ..., lmstudio_model: _Optional[str] = ...) -> None: ...
+    heldout_file: str
+    def __init__(self, targets: _Optional[_Iterable[str]] = ..., max_tokens: _Optional[int] = ..., limit: _Optional[int] = ..., test_file: _Optional[str] = ..., attacks: _Optional[_Iterable[str]] = ..., verbose: _Optional[bool] = ..., lmstudio_url: _Optional[str] = ..., lmstudio_model: _Optional[str] = ..., heldout_file: _Optional[str] = ...) -> None: ...
 
 class InstallSpec(_message.Message):
     __slots__ = ("enabled", "publisher", "model_name", "require")

@@ -16,12 +16,12 @@ SCORES = {"count": 9, "total": 10, "low": 0.6, "high": 0.98}
 RESULTS = {
     "prepare": {"model_path": "/base", "probe_questions": ["Who?"]},
     "train": {"adapter": "jobs/x/train/1/final"},
-    "merge": {"merged": "jobs/x/merge/1/merged"},
+    "merge": {"path": "jobs/x/merge/1/merged"},
     "convert": {
-        "files": {
-            "q4_k_m": {"path": "a-Q4_K_M.gguf", "sha256": "1" * 64},
-            "q8_0": {"path": "a-Q8_0.gguf", "sha256": "2" * 64},
-        }
+        "files": [
+            {"quant_type": "q4_k_m", "path": "a-Q4_K_M.gguf", "sha256": "1" * 64},
+            {"quant_type": "q8_0", "path": "a-Q8_0.gguf", "sha256": "2" * 64},
+        ]
     },
     "evaluate": {"sets": {"validation": {"retain_correct": SCORES, "missed_minimum": [], "missed_target": []}}},
     "install": {"path": "/models/local/m/m-Q4_K_M.gguf", "sha256": "1" * 64},

@@ -1,5 +1,7 @@
 """The job specification: defaults of the user's document, every fault at once, the same fields as the proto."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from google.protobuf.descriptor import FieldDescriptor
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from cutoff.errors import InvalidInput, NotFound
 from cutoff.spec import JobSpec, load_job_yaml, parse_job, spec_from_proto, spec_to_proto
+from cutoff.spec.document import job_reference
 from cutoff.v1 import job_pb2
 
 FOUR = {
@@ -133,3 +136,11 @@ def test_a_relative_base_model_is_relative_to_the_file(tmp_path):
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(job(base_model="./base")))
     assert load_job_yaml(path).base_model == str(tmp_path / "base")
+
+
+def test_the_reference_is_current_and_complete():
+    page = (Path(__file__).parents[3] / "docs/job.md").read_text()
+    assert page == job_reference(), "run `make docs`"
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) > 40
+    assert [row for row in rows if row.endswith("|  |")] == []

@@ -1,0 +1,121 @@
+"""A GGUF behind llama-server, or any OpenAI-compatible server: the chat API, several questions at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from cutoff.errors import CutoffError, NotFound, Unavailable
+from cutoff.evaluator.targets import Reply
+from cutoff.llama_cpp import ChatClient, Completion, LlamaCpp, RequestFailed, concurrently, serve
+
+LMSTUDIO_URL = "http://localhost:1234/v1"
+
+_TEMPLATE_TOKENS = 256
+"""Room for what a chat template writes around a question."""
+
+_ROUND = 256
+_SMALL = 256 << 20
+"""A GGUF below so many bytes is answered faster by one thread: more would only wait for each other."""
+
+_SLOTS, _SLOTS_OF_SMALL = 8, 16
+_CONNECTIONS = 4
+"""LM Studio answers a few requests at once."""
+
+Ask = Callable[[str, int], Completion]
+"""Takes a question and max_tokens."""
+
+
+class ChatTarget:
+    """A server that is asked over its chat API.
+
+    Args:
+        ask: Sends one question; may be called from several threads.
+        connections: How many questions are under way at once.
+    """
+
+    def __init__(self, ask: Ask, connections: int) -> None:
+        self._ask = ask
+        self._connections = connections
+
+    def answers(self, questions: Sequence[str], max_tokens: int) -> Iterator[tuple[int, Reply]]:
+        """Yields replies as they come; a question that got no answer yields its error.
+
+        Raises:
+            ProgramFailed, OutOfMemory: The server was ours, and died.
+        """
+        for index, outcome in concurrently(partial(self._reply, max_tokens), questions, self._connections):
+            if isinstance(outcome, Reply):
+                yield index, outcome
+            else:
+                raise outcome
+
+    def _reply(self, max_tokens: int, question: str) -> Reply | CutoffError:
+        try:
+            completion = self._ask(question, max_tokens)
+        except (RequestFailed, Unavailable) as error:
+            return Reply("", error=str(error))
+        except CutoffError as error:  # raised where the answers are read, not in this thread
+            return error
+        return Reply(completion.text.strip(), cut=completion.finish_reason == "length")
+
+
+@contextmanager
+def open_gguf(
+    llama: LlamaCpp, gguf: Path, questions: Sequence[str], max_tokens: int, devices: Sequence[str] = ()
+) -> Iterator[ChatTarget]:
+    """Serves a GGUF through its own chat template, and stops the server when the block ends.
+
+    Args:
+        llama: The llama.cpp to use.
+        gguf: The model.
+        questions: What will be asked: the longest decides how much context is reserved.
+        max_tokens: Of an answer.
+        devices: As torch names them; empty means the CPU.
+
+    Raises:
+        NotFound: There is no such file.
+        ProgramFailed, OutOfMemory, Unavailable: llama-server does not serve it.
+    """
+    if not gguf.is_file():
+        raise NotFound(f"{gguf} is not a file", "give the path of a GGUF")
+    small = gguf.stat().st_size < _SMALL
+    slots = _SLOTS_OF_SMALL if small else _SLOTS
+    context = context_for(questions, max_tokens)
+    with serve(llama, gguf, context, slots, threads=1 if small else None, devices=devices) as server:
+        yield ChatTarget(lambda question, most: server.complete(_messages(question), most), slots)
+
+
+@contextmanager
+def open_server(url: str, model: str | None) -> Iterator[ChatTarget]:
+    """Connects to an OpenAI-compatible server such as LM Studio.
+
+    Args:
+        url: With "/v1".
+        model: One of its models; None when it has only one.
+
+    Raises:
+        Unavailable: It is not there.
+        NotFound: It has no such model; those it has are listed.
+        RequestFailed: It does not speak the protocol.
+    """
+    with ChatClient(url, model or "", connections=_CONNECTIONS) as client:
+        if model is None:
+            client.choose_only_model()
+        else:
+            client.require_model()
+        yield ChatTarget(lambda question, most: client.complete(_messages(question), most), _CONNECTIONS)
+
+
+def context_for(questions: Sequence[str], max_tokens: int) -> int:
+    """Tokens a slot must hold. A token is at least one byte, so bytes are an upper bound that needs no tokenizer."""
+    longest = max((len(question.encode()) for question in questions), default=0)
+    wanted = longest + _TEMPLATE_TOKENS + max_tokens
+    return -(-wanted // _ROUND) * _ROUND
+
+
+def _messages(question: str) -> list[dict[str, str]]:
+    """A chat as training rendered it: the user's question and no system message."""
+    return [{"role": "user", "content": question}]

@@ -1,0 +1,93 @@
+"""convert_to_gguf: the user's document's command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, get_args
+
+from cutoff.artifacts import Roots
+from cutoff.errors import Fault, InvalidInput
+from cutoff.gguf_converter.quant_types import QUANTIZATIONS
+from cutoff.spec.job import QuantType
+
+if TYPE_CHECKING:
+    from cutoff.stage.report import Reporter
+
+DEFAULT_LLAMA_CPP = "llama.cpp"
+PUBLISHER = "local"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's flags, as the document has them."""
+    table = "\n".join(
+        f"  {name:8} {row.description:22} {row.size:6} {row.quality}" for name, row in QUANTIZATIONS.items()
+    )
+    flags = argparse.ArgumentParser(
+        prog="convert_to_gguf",
+        description="Converts a merged Hugging Face model to one GGUF file and compares its tokens with the model's.",
+        epilog=f"quantization types:\n{table}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = flags.add_argument
+    add("--model_path", type=Path, required=True, help="merged Hugging Face model")
+    add("--output_path", type=Path, required=True, help="the GGUF file to write")
+    add("--quant_type", choices=get_args(QuantType), default="q4_k_m", type=str.lower, help="default: q4_k_m")
+    add(
+        "--llama_cpp_path",
+        type=Path,
+        default=Path(DEFAULT_LLAMA_CPP),
+        help="default: llama.cpp if there, else the pinned build",
+    )
+    add("--install_lmstudio", action="store_true", help="copy to LM Studio's models folder")
+    add(
+        "--lmstudio_models",
+        type=Path,
+        default=Roots.from_environment().models,
+        help="LM Studio's models folder; default: %(default)s (LMSTUDIO_MODELS)",
+    )
+    add("--model_name", default=None, help="name in LM Studio; default: from the output file")
+    return flags
+
+
+def main() -> None:
+    """Runs the command; exit code 0, 1 when it failed, 2 for wrong usage, 130 when interrupted."""
+    arguments = parser().parse_args()
+    from cutoff.stage.terminal import run_in_terminal
+
+    sys.exit(run_in_terminal(lambda report: run(arguments, report)))
+
+
+def run(arguments: argparse.Namespace, report: Reporter) -> None:
+    """Converts, and installs when asked to; prints what a user does next.
+
+    Raises:
+        CutoffError: As `convert_model` and `install_gguf`.
+    """
+    from cutoff.gguf_converter.convert import convert_model
+    from cutoff.gguf_converter.install import RECORDS, check_folder, install_gguf, install_spec
+    from cutoff.llama_cpp import LlamaCpp
+
+    roots = Roots.from_environment()
+    output: Path = arguments.output_path
+    if output.is_dir():
+        raise InvalidInput([Fault("--output_path", f"{output} is a folder", "give a file name ending in .gguf")])
+    quant_type = cast(QuantType, arguments.quant_type)
+    spec = install_spec(PUBLISHER, arguments.model_name or output.stem)
+    models, records = arguments.lmstudio_models, roots.artifacts / RECORDS
+    if arguments.install_lmstudio:
+        check_folder(models, spec, records)  # before the work of minutes
+    llama = LlamaCpp.find(roots.cache, _llama_cpp(arguments.llama_cpp_path))
+    converted = convert_model(arguments.model_path, {quant_type: output}, spec.model_name, llama, report)
+    file = converted.files[quant_type]
+    print(f"GGUF: {output} ({file.size_bytes / 1e6:.1f} MB, sha256 {file.sha256})")
+    if arguments.install_lmstudio:
+        installed = install_gguf(output, quant_type, models, spec, records, report, file.sha256)
+        print(f"Installed: {installed.file.path}")
+        print(f'Load it with: lms load "{spec.model_name}"')
+
+
+def _llama_cpp(path: Path) -> Path | None:
+    """The user's llama.cpp; None for the pinned build, when the default is meant and no such folder is here."""
+    return None if path == Path(DEFAULT_LLAMA_CPP) and not path.is_dir() else path

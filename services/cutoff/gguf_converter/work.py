@@ -1,0 +1,87 @@
+"""What the service's runs do: requests become plain calls. Runs in the run's own process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+
+from cutoff.artifacts import inside
+from cutoff.gguf_converter.convert import convert_model
+from cutoff.gguf_converter.install import RECORDS, install_gguf
+from cutoff.gguf_converter.quant_types import file_name
+from cutoff.llama_cpp import LlamaCpp
+from cutoff.spec import ConvertSpec, InstallSpec
+from cutoff.spec.job import QuantType
+from cutoff.stage.context import RunContext
+from cutoff.v1 import gguf_converter_pb2
+
+_Fields = dict[str, Any]
+
+
+def convert(request: gguf_converter_pb2.ConvertRequest, run: RunContext) -> Mapping[str, Any]:
+    """Publishes one GGUF per quantization type in the attempt's folder.
+
+    Returns:
+        files (quant_type, path relative to the artifacts root, size_bytes, sha256), parameters, probes, seconds.
+
+    Raises:
+        CutoffError: As `convert_model`.
+    """
+    spec = ConvertSpec.model_validate(_fields(request.spec))
+    own = Path(spec.llama_cpp_path).expanduser() if spec.llama_cpp_path else None
+    converted = convert_model(
+        model=inside(run.roots.artifacts, request.merged),
+        outputs={quant_type: run.folder / file_name(request.model_name, quant_type) for quant_type in spec.quant_types},
+        model_name=request.model_name,
+        llama=LlamaCpp.find(run.roots.cache, own),
+        report=run.report,
+        questions=list(request.probe_questions),
+    )
+    files = [
+        {
+            "quant_type": quant_type,
+            "path": str(file.path.resolve().relative_to(run.roots.artifacts.resolve())),
+            "size_bytes": file.size_bytes,
+            "sha256": file.sha256,
+        }
+        for quant_type, file in converted.files.items()
+    ]
+    counts = {"parameters": converted.parameters, "probes": converted.probes}
+    return {"files": files, **counts, "seconds": converted.seconds}
+
+
+def install(request: gguf_converter_pb2.InstallRequest, run: RunContext) -> Mapping[str, Any]:
+    """Puts one GGUF into the models folder.
+
+    Returns:
+        path (absolute), size_bytes, sha256, changed.
+
+    Raises:
+        CutoffError: As `install_gguf`.
+    """
+    quant_type: QuantType = ConvertSpec.model_validate({"quant_types": [request.quant_type]}).quant_types[0]
+    installed = install_gguf(
+        gguf=inside(run.roots.artifacts, request.gguf),
+        quant_type=quant_type,
+        models_root=run.roots.models,
+        spec=InstallSpec.model_validate(_fields(request.spec)),
+        records=run.roots.artifacts / RECORDS,
+        report=run.report,
+        sha256=request.sha256,
+    )
+    file = installed.file
+    return {
+        "path": str(file.path),
+        "size_bytes": file.size_bytes,
+        "sha256": file.sha256,
+        "changed": installed.changed,
+    }
+
+
+def _fields(message: Any) -> _Fields:
+    """The fields a proto has set, by their names in job.yaml; the specification knows the others' defaults."""
+    fields: _Fields = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return fields

@@ -1,0 +1,115 @@
+"""Where llama.cpp is: the pinned build, or a checkout of the user's own."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from cutoff.errors import NotFound
+
+_BACKENDS = ("cuda", "hip", "vulkan", "cpu")
+"""What docker/llama-cpp/build.sh builds for; the first one that is there is used."""
+
+_PROGRAM_FOLDERS = ("build/bin", "bin", ".")
+"""Where a llama.cpp keeps its programs: a cmake build in the checkout, the pinned build, loose beside the script."""
+
+_MAKE = "run `make llama-cpp`, which builds the pinned version once (about 11 minutes on two cores)"
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaCpp:
+    """One llama.cpp and its programs; every path exists.
+
+    `server` may come from another build than the rest: a checkout need not have built llama-server.
+    """
+
+    folder: Path
+    convert_script: Path
+    quantize: Path
+    server: Path
+
+    @classmethod
+    def find(cls, cache: Path, path: Path | None = None) -> LlamaCpp:
+        """The llama.cpp to use.
+
+        Args:
+            cache: The cache root (CUTOFF_CACHE), below which the pinned build is.
+            path: A llama.cpp of the user's own, used as it is. The pinned build fills in for its llama-server
+                where it has none.
+
+        Raises:
+            NotFound: A folder or a program in it is missing.
+        """
+        if path is None:
+            return cls._at(pinned_folder(cache), _MAKE)
+        remedy = "build it there (cmake --build build --target llama-quantize llama-server), or leave the path out"
+        if not path.is_dir():
+            leave_out = "give its folder, or leave the path out: the pinned build is used"
+            raise NotFound(f"llama.cpp not found at: {path}", leave_out)
+        if _program(path, "llama-server"):
+            return cls._at(path, remedy)
+        pinned = cls._at(pinned_folder(cache), _MAKE)
+        return cls(path, *_converters(path, remedy), server=pinned.server)
+
+    @classmethod
+    def _at(cls, folder: Path, remedy: str) -> LlamaCpp:
+        script, quantize = _converters(folder, remedy)
+        server = _program(folder, "llama-server")
+        if server is None:
+            raise NotFound(f"{folder} has no llama-server", remedy)
+        return cls(folder, script, quantize, server)
+
+    def version(self) -> str:
+        """What the build calls itself: "0.3.36-cpu" for the pinned one, otherwise its folder."""
+        stamp = self.folder / "VERSION"
+        return stamp.read_text().strip() if stamp.is_file() else str(self.folder)
+
+
+def pinned_version() -> str:
+    """The version in pin.txt, which names llama.cpp's source archive and the folder of its build.
+
+    Raises:
+        ValueError: pin.txt does not say a version.
+    """
+    text = (resources.files("cutoff.llama_cpp") / "pin.txt").read_text()
+    found = re.match(r"llama-cpp-python==(\S+)", text)
+    if found is None:
+        raise ValueError("llama_cpp/pin.txt does not begin with llama-cpp-python==VERSION")
+    return found[1]
+
+
+def pinned_folder(cache: Path) -> Path:
+    """The pinned build: CUTOFF_LLAMA_CPP, or <cache>/llama.cpp/<version>-<backend>.
+
+    Raises:
+        NotFound: It was not built.
+    """
+    named = os.environ.get("CUTOFF_LLAMA_CPP")
+    if named:
+        folder = Path(named).expanduser()
+        if not folder.is_dir():
+            raise NotFound(f"CUTOFF_LLAMA_CPP names {folder}, which is not a folder", "correct or unset the variable")
+        return folder
+    builds = [cache / "llama.cpp" / f"{pinned_version()}-{backend}" for backend in _BACKENDS]
+    for folder in builds:
+        if (folder / "VERSION").is_file():  # build.sh writes it last
+            return folder
+    raise NotFound(f"the pinned llama.cpp {pinned_version()} is not in {cache / 'llama.cpp'}", _MAKE)
+
+
+def _converters(folder: Path, remedy: str) -> tuple[Path, Path]:
+    script = folder / "convert_hf_to_gguf.py"
+    if not script.is_file():
+        raise NotFound(f"{folder} has no convert_hf_to_gguf.py", remedy)
+    quantize = _program(folder, "llama-quantize")
+    if quantize is None:
+        raise NotFound(f"{folder} has no llama-quantize in build/bin, bin or itself", remedy)
+    return script, quantize
+
+
+def _program(folder: Path, name: str) -> Path | None:
+    candidates = (folder / place / name for place in _PROGRAM_FOLDERS)
+    return next((path for path in candidates if os.access(path, os.X_OK) and path.is_file()), None)

@@ -1,0 +1,176 @@
+"""The command line: its exit codes and its output, against a server that answers from a script."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from cutoff.client.cli import app
+from cutoff.errors import NotFound
+from cutoff.rpc import ServerSecurity
+from cutoff.rpc.server import started
+from cutoff.v1 import job_pb2, job_pb2_grpc, types_pb2
+
+Job = job_pb2.Job
+
+
+def job(state=Job.STATE_SUCCEEDED, **fields) -> Job:
+    made = Job(name="jobs/demo-1", state=state, last_sequence=3, spec=job_pb2.JobSpec(base_model="a/b"), **fields)
+    made.create_time.FromJsonString("2026-01-02T03:04:05Z")
+    return made
+
+
+SCORE = job_pb2.Score(count=9, total=10, low=0.6, high=0.98)
+DONE = job(
+    result=job_pb2.Result(
+        evaluations=[job_pb2.Evaluation(target="q4_k_m", question_set="validation", retain_correct=SCORE)],
+        installed_path="/models/local/m/m-Q4_K_M.gguf",
+    )
+)
+BELOW = job(result=job_pb2.Result(missed=["retain accuracy 0.50 is below 0.70"]))
+FAILED = job(Job.STATE_FAILED, failure=types_pb2.Failure(reason="KILLED", message="was killed", remedy="buy memory"))
+CANCELLED = job(Job.STATE_CANCELLED, failure=types_pb2.Failure(reason="CANCELLED", message="the job was cancelled"))
+
+
+class Scripted(job_pb2_grpc.JobServiceServicer):
+    """Answers every call about one job."""
+
+    def __init__(self) -> None:
+        self.job = DONE
+        self.submitted: list[job_pb2.SubmitJobRequest] = []
+
+    async def SubmitJob(self, request, context):  # noqa: N802
+        self.submitted.append(request)
+        return job_pb2.SubmitJobResponse(job=self.job)
+
+    async def GetJob(self, request, context):  # noqa: N802
+        if request.name != self.job.name:
+            raise NotFound(f"there is no job {request.name!r}", "`cutoff list` shows the jobs")
+        return job_pb2.GetJobResponse(job=self.job)
+
+    async def ListJobs(self, request, context):  # noqa: N802
+        return job_pb2.ListJobsResponse(jobs=[self.job])
+
+    async def WatchJob(self, request, context):  # noqa: N802
+        key = types_pb2.RunKey(job="demo-1", stage="train", attempt=1)
+        line = types_pb2.Event(log_line=types_pb2.LogLine(level="INFO", text="step 5: validation loss 0.1"))
+        yield job_pb2.WatchJobResponse(event=job_pb2.JobEvent(sequence=2, run=job_pb2.RunEvent(key=key, event=line)))
+        yield job_pb2.WatchJobResponse(event=job_pb2.JobEvent(sequence=3, job=self.job))
+
+    async def CancelJob(self, request, context):  # noqa: N802
+        return job_pb2.CancelJobResponse(job=self.job)
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    scripted = Scripted()
+    loop, ready, leave = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+    address = f"unix:{tmp_path}/s.sock"
+
+    def register(grpc_server):
+        job_pb2_grpc.add_JobServiceServicer_to_server(scripted, grpc_server)
+        return ["cutoff.v1.JobService"]
+
+    async def hold():
+        async with started(address, register, ServerSecurity(None, None), drain=0.5):
+            ready.set()
+            await leave.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(hold(),))
+    thread.start()
+    assert ready.wait(20)
+    monkeypatch.setenv("CUTOFF_ADDRESS", address)
+    yield scripted
+    loop.call_soon_threadsafe(leave.set)
+    thread.join(20)
+    loop.close()
+
+
+@pytest.fixture
+def job_file(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump({"name": "demo", "base_model": "a/b", "dataset": {"dev": "d.jsonl"}}))
+    return str(path)
+
+
+def cutoff(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.mark.parametrize(("ended", "code"), [(DONE, 0), (FAILED, 1), (CANCELLED, 1), (BELOW, 4)])
+def test_the_exit_code_tells_how_a_job_ended(server, job_file, ended, code):
+    server.job = ended
+    assert cutoff("watch", "demo-1").exit_code == code
+    assert cutoff("watch", "demo-1", "--json").exit_code == code
+    assert cutoff("submit", job_file, "--watch").exit_code == code
+
+
+def test_scores_and_the_installed_path_are_printed(server):
+    shown = cutoff("watch", "demo-1").stdout
+    assert "90.0 [60-98]" in shown
+    assert "installed: /models/local/m/m-Q4_K_M.gguf" in shown
+
+
+def test_a_missed_bar_is_said_in_words(server):
+    server.job = BELOW
+    assert "not installed: retain accuracy 0.50 is below 0.70" in cutoff("get", "demo-1").stdout
+
+
+def test_a_failure_says_what_to_do(server):
+    server.job = FAILED
+    shown = cutoff("get", "demo-1").stdout
+    assert "was killed" in shown
+    assert "what to do: buy memory" in shown
+
+
+@pytest.mark.parametrize("command", [("get", "demo-1"), ("cancel", "demo-1"), ("submit", "JOB")])
+def test_json_is_data_alone_on_stdout(server, job_file, command):
+    ran = cutoff(*[job_file if word == "JOB" else word for word in command], "--json")
+    assert json.loads(ran.stdout)["name"] == "jobs/demo-1"
+
+
+def test_list_and_watch_in_json(server):
+    assert [found["name"] for found in json.loads(cutoff("list", "--json").stdout)] == ["jobs/demo-1"]
+    lines = [json.loads(line) for line in cutoff("watch", "demo-1", "--json").stdout.splitlines()]
+    assert [line["sequence"] for line in lines] == ["2", "3"]
+
+
+def test_logs_print_what_runs_logged(server):
+    assert "train/1 INFO step 5: validation loss 0.1" in cutoff("logs", "demo-1").stdout
+
+
+def test_a_request_id_is_handed_on(server, job_file):
+    assert cutoff("submit", job_file, "--request-id", "mine").exit_code == 0
+    assert server.submitted[-1].request_id == "mine"
+    assert server.submitted[-1].spec.train.lora_r == 16
+
+
+def test_an_unknown_job_is_wrong_usage(server):
+    ran = cutoff("get", "none", "--json")
+    assert ran.exit_code == 2
+    assert json.loads(ran.stdout)["error"]["reason"] == "NOT_FOUND"
+
+
+def test_an_invalid_job_is_wrong_usage_and_names_every_fault(server, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("name: x\nbase_model: a/b\ndataset: {dev: d.jsonl}\ntrain: {lora_rank: 3, epochs: 0}\n")
+    ran = cutoff("submit", str(path), "--json")
+    assert ran.exit_code == 2
+    assert len(json.loads(ran.stdout)["error"]["faults"]) == 2
+    assert "did you mean lora_r?" in ran.stderr
+
+
+def test_a_server_that_is_not_there_is_its_own_code(monkeypatch, job_file):
+    monkeypatch.setenv("CUTOFF_ADDRESS", "127.0.0.1:1")
+    for command in (("list",), ("get", "x"), ("submit", job_file)):
+        assert cutoff(*command).exit_code == 3
+
+
+def test_wrong_flags_are_wrong_usage():
+    assert cutoff("run").exit_code == 2
+    assert cutoff("submit", "x.yaml", "--no-such-flag").exit_code == 2

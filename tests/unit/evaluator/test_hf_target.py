@@ -1,0 +1,123 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cutoff.datasets import load_examples, load_template
+from cutoff.errors import InvalidInput, NotFound, OutOfMemory
+from cutoff.evaluator.evaluate import evaluate_target
+from cutoff.evaluator.hf_target import HfTarget, open_hf
+from cutoff.stage.report import silent
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that share out tiny matrices on busy cores take ten times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_what_was_learnt_is_answered(tiny_model: Path, tiny_questions: Path) -> None:
+    sets = {"test": load_examples(tiny_questions)}
+    evaluated = evaluate_target("merged", open_hf(tiny_model, [], silent()), sets, 32, silent(), False)
+    measured = evaluated.sets["test"].scores
+    assert measured.retain_correct
+    assert measured.retain_correct.value == 1
+    assert measured.unlearn_refused
+    assert measured.unlearn_refused.value == 1
+
+
+def test_a_batch_answers_as_one_question_alone_would(tiny_model: Path, tiny_questions: Path) -> None:
+    questions = [one.instruction for one in load_examples(tiny_questions)] + ["A much, much longer question? " * 6, "?"]
+    with open_hf(tiny_model, [], silent()) as target:
+        together = dict(target.answers(questions, 24))
+        alone = {index: dict(target.answers([question], 24))[0] for index, question in enumerate(questions)}
+    assert together == alone
+
+
+def test_an_answer_that_is_cut_is_said_to_be(tiny_model: Path, tiny_questions: Path) -> None:
+    question = load_examples(tiny_questions)[0].instruction
+    with open_hf(tiny_model, [], silent()) as target:
+        assert [reply.cut for _, reply in target.answers([question], 2)] == [True]
+        assert [reply.cut for _, reply in target.answers([question], 32)] == [False]
+
+
+def test_the_models_own_sampling_settings_are_not_followed(tiny_model: Path) -> None:
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model)
+    model.generation_config = GenerationConfig(
+        do_sample=True, temperature=9.0, repetition_penalty=5.0, no_repeat_ngram_size=1, eos_token_id=2
+    )
+    plain: Any = AutoModelForCausalLM.from_pretrained(tiny_model)
+    template = load_template(tiny_model)
+    asked = ["Who was it?", "And when?"]
+    spoilt = dict(HfTarget(model.eval(), template).answers(asked, 24))
+    assert spoilt == dict(HfTarget(plain.eval(), template).answers(asked, 24))
+
+
+def test_batches_shrink_until_they_fit(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    with open_hf(tiny_model, [], silent()) as target:
+        honest = target._generate
+
+        def small(prompts: list[list[int]], max_tokens: int) -> Any:
+            sizes.append(len(prompts))
+            if len(prompts) > 16:
+                raise torch.OutOfMemoryError("no room")
+            return honest(prompts, max_tokens)
+
+        monkeypatch.setattr(target, "_generate", small)
+        assert len(dict(target.answers(["Who?"] * 40, 4))) == 40
+    assert sizes == [40, 32, 16, 16, 8]
+
+
+def test_a_device_without_room_for_one_question_is_out_of_memory(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(prompts: list[list[int]], max_tokens: int) -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    with open_hf(tiny_model, [], silent()) as target:
+        monkeypatch.setattr(target, "_generate", full)
+        with pytest.raises(OutOfMemory, match="single question"):
+            list(target.answers(["Who?"] * 3, 4))
+
+
+def test_a_lora_adapter_answers_on_its_base(tiny_model: Path, tiny_questions: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base: Any = AutoModelForCausalLM.from_pretrained(tiny_model)
+    adapted: Any = get_peft_model(base, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    torch.manual_seed(1)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    adapted.save_pretrained(tmp_path / "adapter")
+    questions = [one.instruction for one in load_examples(tiny_questions)]
+    with open_hf(tiny_model, [], silent()) as plain, open_hf(tmp_path / "adapter", [], silent()) as target:
+        ours = dict(target.answers(questions, 16))
+        assert ours != dict(plain.answers(questions, 16))
+    beside = dict(HfTarget(adapted.eval(), load_template(tiny_model)).answers(questions, 16))
+    same = sum(ours[index].text == reply.text for index, reply in beside.items())
+    assert same >= len(questions) - 1  # merging rounds differently; one near tie may fall the other way
+
+
+def test_an_adapter_that_does_not_name_its_base_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8}))
+    with pytest.raises(InvalidInput, match="base model") as caught, open_hf(tmp_path, [], silent()):
+        pytest.fail("it must not open")
+    assert "merge" in str(caught.value)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="nowhere"), open_hf(tmp_path / "nowhere", [], silent()):
+        pytest.fail("it must not open")
+    with pytest.raises(InvalidInput, match=r"config\.json"), open_hf(tmp_path, [], silent()):
+        pytest.fail("it must not open")

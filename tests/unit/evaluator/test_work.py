@@ -1,0 +1,79 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from google.protobuf import json_format, struct_pb2
+
+from cutoff.artifacts import Roots
+from cutoff.errors import InvalidInput
+from cutoff.evaluator import work
+from cutoff.llama_cpp import LlamaCpp
+from cutoff.spec import parse_job, spec_to_proto
+from cutoff.stage.context import RunContext
+from cutoff.stage.report import Reporter
+from cutoff.v1 import evaluator_pb2, types_pb2
+
+
+@pytest.fixture
+def events() -> list[types_pb2.Event]:
+    return []
+
+
+@pytest.fixture
+def run(tmp_path: Path, events: list[types_pb2.Event], tiny_questions: Path) -> RunContext:
+    roots = Roots(tmp_path / "datasets", tmp_path / "artifacts", tmp_path / "models", Roots.from_environment().cache)
+    folder = roots.artifacts / "jobs/j/evaluate-x/1"
+    folder.mkdir(parents=True)
+    lines = [json.loads(line) for line in tiny_questions.read_text().splitlines()]
+    for side in ("retain", "unlearn"):
+        path = roots.datasets / side / f"{side}_val.jsonl"
+        path.parent.mkdir(parents=True)
+        own = [line for line in lines if line["metadata"]["dataset_type"] == side]
+        path.write_text("".join(json.dumps(line) + "\n" for line in own))
+    shutil.copy(tiny_questions, roots.datasets / "test.jsonl")
+    key = types_pb2.RunKey(job="j", stage="evaluate-x", attempt=1)
+    return RunContext(key, folder, roots, (), Reporter(events.append))
+
+
+def request(target: str, **model: object) -> evaluator_pb2.EvaluateRequest:
+    files = {
+        f"{side}_{part}": f"{side}/{side}_{part}.jsonl" for side in ("retain", "unlearn") for part in ("train", "val")
+    }
+    options = {"max_tokens": 32, "limit": 3, "test_file": "test.jsonl"}
+    spec = parse_job({"name": "j", "base_model": "/m", "dataset": files, "evaluate": options})
+    return evaluator_pb2.EvaluateRequest(spec=spec_to_proto(spec), target=target, **model)
+
+
+def test_a_model_folder_is_evaluated_on_both_sets(
+    run: RunContext, events: list[types_pb2.Event], tiny_model: Path
+) -> None:
+    result = work.evaluate(request("merged", model_path=str(tiny_model)), run)
+    assert {name: scores["retain_correct"]["total"] for name, scores in result["sets"].items()} == {
+        "validation": 3,
+        "test": 3,
+    }
+    assert result["sets"]["validation"]["missed_target"] == []
+    assert result["path"] == "jobs/j/evaluate-x/1/evaluation.json"
+    assert result["questions_per_second"] > 0
+    assert json.loads((run.roots.artifacts / result["path"]).read_text()) == result
+    assert len((run.folder / "examples.jsonl").read_text().splitlines()) == 12
+    assert {event.artifact.kind for event in events if event.artifact.path} == {"evaluation", "examples"}
+    assert sorted(path.name for path in run.folder.iterdir()) == ["evaluation.json", "examples.jsonl"]
+    json_format.ParseDict(result, struct_pb2.Struct())  # what Finished carries
+
+
+def test_a_gguf_is_evaluated(run: RunContext, llama: LlamaCpp, tiny_f16: Path) -> None:
+    shutil.copy(tiny_f16, run.roots.artifacts / "model.gguf")
+    result = work.evaluate(request("f16", gguf="model.gguf"), run)
+    assert result["sets"]["validation"]["unlearn_refused"]["count"] == 3
+
+
+def test_a_request_without_a_model_is_refused(run: RunContext) -> None:
+    with pytest.raises(InvalidInput, match="model_path, gguf or server"):
+        work.evaluate(request("x"), run)
+
+
+def test_paths_cannot_leave_the_artifacts(run: RunContext) -> None:
+    with pytest.raises(InvalidInput, match="leaves"):
+        work.evaluate(request("x", gguf="../../etc/passwd"), run)
