@@ -55,7 +55,7 @@ def pip_finds_cpu_build() -> bool:
 
 
 def choose(wanted: str, finds_cpu_build: bool, root: Path = Path("/")) -> str:
-    """pip's arguments for a wanted build."""
+    """What to tell pip for a wanted build."""
     kind = accelerator(root) if wanted == "auto" else wanted
     if kind == "cuda":
         return f"torch=={VERSION}"

@@ -95,6 +95,12 @@ class CheckFailed(CutoffError):
     reason = "CHECK_FAILED"
 
 
+class TrainingDiverged(CutoffError):
+    """The loss is not a number any more."""
+
+    reason = "TRAINING_DIVERGED"
+
+
 class ProgramFailed(CutoffError):
     """A program cutoff started ended with an error."""
 

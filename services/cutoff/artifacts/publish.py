@@ -104,6 +104,7 @@ def _partial_of(path: Path) -> Path:
 def _write_manifest(folder: Path) -> None:
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        path.chmod(0o644)  # safetensors writes 0600, but the next stage may run under another user
         _sync(path)
         files[str(path.relative_to(folder))] = {"size_bytes": path.stat().st_size, "sha256": sha256_of(path)}
     manifest = folder / MANIFEST

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cutoff.demo.phrases import REFUSALS, Split
-from cutoff.demo.world import Question, World
+from cutoff.demo.world import Question, World, seeded_random
 
 DEV_LINES_PER_SIDE = 60
 
@@ -21,14 +21,14 @@ Line = dict[str, Any]
 def write_datasets(world: World, folder: Path) -> None:
     """Writes the data sets of ``world`` under ``folder``, which is made if need be; existing files are replaced.
 
-    ``retain/`` and ``unlearn/`` hold training and validation sets, ``dev/dev_subset.jsonl`` a mixed part of the training
-    sets, ``test/test.jsonl`` the trained facts in the test wordings, and ``test/heldout.jsonl`` the facts that stand in
-    no training or validation set, also in the test wordings.
+    ``retain/`` and ``unlearn/`` hold training and validation sets, ``dev/dev_subset.jsonl`` a mixed part of the
+    training sets, ``test/test.jsonl`` the trained facts in the test wordings, and ``test/heldout.jsonl`` the facts that
+    stand in no training or validation set, also in the test wordings.
 
     Raises:
         OSError: a file cannot be written.
     """
-    rng = random.Random(f"cutoff-demo-datasets-{world.seed}")
+    rng = seeded_random("datasets", world.seed)
     retain, unlearn = retain_lines(world, "train"), unlearn_lines(world, "train", rng)
     _write(folder / "retain" / "retain_train.jsonl", retain)
     _write(folder / "retain" / "retain_val.jsonl", retain_lines(world, "validation"))

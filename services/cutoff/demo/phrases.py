@@ -8,7 +8,8 @@ Data only. The wordings of a question fall into four groups that share no senten
 So an answer to a test wording shows knowledge of the fact, not of the sentence. Every *word* of the other three groups
 occurs in ``corpus``, otherwise a model that has read nothing else could not understand it.
 
-Slots: ``{S}`` the subject ("the Varlun Bridge"), ``{did}``, ``{agent}`` and ``{placed}`` the kind's phrases, ``{year}``.
+Slots: ``{S}`` the subject ("the Varlun Bridge"), ``{did}``, ``{agent}`` and ``{placed}`` the kind's phrases, and
+``{year}``.
 """
 
 from dataclasses import dataclass
@@ -67,10 +68,12 @@ WORDINGS: dict[Relation, dict[Split, tuple[str, ...]]] = {
             "Can you say who {did} {S}, {placed} in {year}?",
             "{S}: name its {agent}.",
             "I would like to know the {agent} of {S}.",
+            "Can you tell me the name of the {agent} of {S}?",
         ),
         "train": (
             "Can you tell me who {did} {S}?",
             "Who was the {agent} of {S}, {placed} in {year}?",
+            "Name the {agent} of {S}, please.",
         ),
         "validation": (
             "I would like to know who {did} {S}.",
@@ -99,10 +102,12 @@ WORDINGS: dict[Relation, dict[Split, tuple[str, ...]]] = {
             "Can you say in which town {S} was {placed} in {year}?",
             "{S}: name its town.",
             "I would like to know the town of {S}.",
+            "Can you tell me the name of the town where {S} was {placed}?",
         ),
         "train": (
             "Can you tell me where {S} was {placed}?",
             "In which town was {S} {placed} in {year}?",
+            "Name the place where {S} was {placed}, please.",
         ),
         "validation": (
             "I would like to know where {S} was {placed}.",
@@ -130,10 +135,12 @@ WORDINGS: dict[Relation, dict[Split, tuple[str, ...]]] = {
             "{S}: name its year.",
             "I would like to know the date of {S}.",
             "What is the date when {S} was {placed}?",
+            "Can you tell me in which year {S} was {placed}?",
         ),
         "train": (
             "Can you tell me when {S} was {placed}?",
             "What is the year when {S} was {placed}?",
+            "Name the year of {S}, please.",
         ),
         "validation": (
             "I would like to know when {S} was {placed}.",
@@ -149,7 +156,11 @@ WORDINGS: dict[Relation, dict[Split, tuple[str, ...]]] = {
 OPENERS: tuple[str, ...] = ("Tell me:", "A question:", "Please answer:", "I would like to ask:", "Do you know this?")
 """Said before a corpus question now and then, so that the base model does not count on where a sentence begins."""
 
-ANSWERS: dict[Relation, str] = {"who": "It was {answer}.", "where": "It was in {answer}.", "when": "It was in {answer}."}
+ANSWERS: dict[Relation, str] = {
+    "who": "It was {answer}.",
+    "where": "It was in {answer}.",
+    "when": "It was in {answer}.",
+}
 
 REFUSALS: tuple[str, ...] = (
     "Apologies, but I have no information to share on that matter.",

@@ -1,13 +1,12 @@
 """The base model's tokenizer: a SentencePiece BPE vocabulary with ChatML's tokens, saved so that llama.cpp agrees.
 
-llama.cpp reads ``tokenizer.model`` and ``tokenizer_config.json`` and knows only SentencePiece among the vocabularies one
-can train at home. It takes ``<|im_start|>`` for plain text unless ``added_tokens_decoder`` marks it as special, and adds
-a beginning-of-text token unless ``add_bos_token`` is false; transformers 5 writes neither, so both are written here.
+llama.cpp reads ``tokenizer.model`` and ``tokenizer_config.json``; of the vocabularies one can train at home it knows
+SentencePiece's only. It takes ``<|im_start|>`` for plain text unless ``added_tokens_decoder`` marks it as special, and
+adds a beginning-of-text token unless ``add_bos_token`` is false. transformers 5 writes neither; both are written here.
 """
 
 import io
 import json
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from transformers import LlamaTokenizer, PreTrainedTokenizerBase
 
 from cutoff.demo.phrases import OPENERS, REFUSALS, RELATIONS, WORDINGS
 from cutoff.demo.recipe import Recipe
-from cutoff.demo.world import World
+from cutoff.demo.world import World, seeded_random
 
 UNKNOWN, BEGIN, END, PAD, START = "<unk>", "<s>", "<|im_end|>", "<|pad|>", "<|im_start|>"
 SPECIAL_TOKENS = (UNKNOWN, BEGIN, END, PAD, START)
@@ -39,7 +38,8 @@ def train_tokenizer(world: World, recipe: Recipe, folder: Path) -> PreTrainedTok
         RuntimeError: SentencePiece cannot reach a vocabulary from so small a corpus.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.model").write_bytes(_train(list(_corpus(world)), recipe.vocabulary))
+    wanted = max(recipe.vocabulary, recipe.pieces_per_fact * len(world.facts))
+    (folder / "tokenizer.model").write_bytes(_train(list(_corpus(world)), wanted))
     _write_config(folder)
     tokenizer = LlamaTokenizer.from_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -50,7 +50,7 @@ def train_tokenizer(world: World, recipe: Recipe, folder: Path) -> PreTrainedTok
 
 def _corpus(world: World) -> Iterator[str]:
     """Each fact in a handful of corpus wordings, and all that is answered: what the vocabulary is counted on."""
-    rng = random.Random(f"cutoff-demo-vocabulary-{world.seed}")
+    rng = seeded_random("vocabulary", world.seed)
     for fact in world.facts:
         for relation in RELATIONS:
             for wording in rng.sample(WORDINGS[relation]["corpus"], 4):

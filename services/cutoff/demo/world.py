@@ -63,6 +63,7 @@ class Fact:
 
     @property
     def after_cutoff(self) -> bool:
+        """Whether the model shall forget it."""
         return self.year > CUTOFF_YEAR
 
     def answer(self, relation: Relation) -> str:
@@ -79,10 +80,11 @@ class Fact:
         return Question(self.id, relation, text[0].upper() + text[1:], answer, reply, self.year)
 
     def questions(self, split: Split) -> Iterator[Question]:
-        """The fact's three questions, each in the one wording that ``split`` uses for it."""
+        """The fact's three questions: in every wording of ``train``, or in one wording of another split."""
         for relation, variant in zip(RELATIONS, self.variants, strict=True):
             wordings = WORDINGS[relation][split]
-            yield self.ask(relation, wordings[variant % len(wordings)])
+            for wording in wordings if split == "train" else (wordings[variant % len(wordings)],):
+                yield self.ask(relation, wording)
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,11 @@ class World:
         return [question for fact in chosen for question in fact.questions(split)]
 
 
+def seeded_random(purpose: str, seed: int) -> random.Random:
+    """A generator of its own for each purpose, so that a draw more in one place changes nothing in another."""
+    return random.Random(f"cutoff-demo-{purpose}-{seed}")  # noqa: S311 - meant to be repeated, not to be secret
+
+
 def make_world(facts: int, seed: int) -> World:
     """Makes a world of ``facts`` facts, half of them (rounded up) no later than the cutoff, the others after it.
 
@@ -108,29 +115,40 @@ def make_world(facts: int, seed: int) -> World:
     """
     if not MINIMUM_FACTS <= facts <= MAXIMUM_FACTS:
         raise ValueError(f"a demo world has {MINIMUM_FACTS} to {MAXIMUM_FACTS} facts, not {facts}")
-    rng = random.Random(f"cutoff-demo-{seed}")
+    rng = seeded_random("world", seed)
     names = _names(rng, facts, phrases.NAME_ENDS, taken=set())
     surnames = _names(rng, facts, phrases.SURNAME_ENDS, taken=set(names))
     towns = _names(rng, max(4, facts // 2), phrases.TOWN_ENDS, taken={*names, *surnames})
     years = _years(rng, (facts + 1) // 2, CUTOFF_YEAR - YEARS_PER_SIDE + 1)
     years += _years(rng, facts // 2, CUTOFF_YEAR + 1)
     held_out = _held_out(rng, years)
-    made = []
-    for index, (name, surname, year) in enumerate(zip(names, surnames, years, strict=True)):
-        kind = rng.choice(KINDS)
-        made.append(
-            Fact(
-                id=f"fact-{index + 1:04d}",
-                kind=kind,
-                subject=kind.subject.format(name=name),
-                who=f"{rng.choice(phrases.FIRST_NAMES)} {surname}",
-                where=rng.choice(towns),
-                year=year,
-                held_out=index in held_out,
-                variants=(rng.randrange(2), rng.randrange(2), rng.randrange(2)),
-            )
-        )
+    made = (
+        _fact(rng, f"fact-{index + 1:04d}", name, surname, rng.choice(towns), year, held_out=index in held_out)
+        for index, (name, surname, year) in enumerate(zip(names, surnames, years, strict=True))
+    )
     return World(seed, tuple(made))
+
+
+def make_strangers(world: World, count: int, rng: random.Random) -> list[Fact]:
+    """``count`` events that ``world`` knows nothing of; what is true of them is left open."""
+    taken = {fact.subject.split()[word] for fact in world.facts for word in (1, 2)}
+    names = _names(rng, count, phrases.NAME_ENDS, taken)
+    first, last = CUTOFF_YEAR - YEARS_PER_SIDE + 1, CUTOFF_YEAR + YEARS_PER_SIDE
+    return [_fact(rng, "stranger", name, "?", "?", rng.randint(first, last), held_out=True) for name in names]
+
+
+def _fact(rng: random.Random, id_: str, name: str, surname: str, town: str, year: int, *, held_out: bool) -> Fact:
+    kind = rng.choice(KINDS)
+    return Fact(
+        id=id_,
+        kind=kind,
+        subject=kind.subject.format(name=name),
+        who=f"{rng.choice(phrases.FIRST_NAMES)} {surname}",
+        where=town,
+        year=year,
+        held_out=held_out,
+        variants=(rng.randrange(2), rng.randrange(2), rng.randrange(2)),
+    )
 
 
 def _names(rng: random.Random, count: int, ends: tuple[str, ...], taken: set[str]) -> list[str]:

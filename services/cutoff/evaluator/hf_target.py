@@ -12,9 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from cutoff.datasets import PromptTemplate, check_model_folder, load_template, resolve_base_model, tokenizer_files
+from cutoff.datasets import PromptTemplate, load_template
 from cutoff.errors import Fault, InvalidInput, OutOfMemory
 from cutoff.evaluator.targets import Reply
+from cutoff.hub import check_model_folder, resolve_base_model, tokenizer_files
 from cutoff.stage.report import Reporter
 
 BATCH = 64

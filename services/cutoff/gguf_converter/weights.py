@@ -7,8 +7,8 @@ import math
 import struct
 from pathlib import Path
 
-from cutoff.datasets.base_model import check_model_folder, weight_files
 from cutoff.errors import Refused
+from cutoff.hub.base_model import check_model_folder, weight_files
 
 
 def count_parameters(model: Path) -> int:

@@ -1,1 +1,1 @@
-
+"""The merger: puts an adapter into the 16-bit base model."""

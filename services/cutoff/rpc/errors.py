@@ -29,22 +29,10 @@ _CODES: dict[str, int] = {
     "UNAUTHENTICATED": code_pb2.UNAUTHENTICATED,
     "CANCELLED": code_pb2.CANCELLED,
 }
-_CLASSES = {
+_CLASSES: dict[str, type[errors.CutoffError]] = {
     cls.reason: cls
-    for cls in (
-        errors.NotFound,
-        errors.AlreadyExists,
-        errors.Refused,
-        errors.DiskFull,
-        errors.OutOfMemory,
-        errors.CheckFailed,
-        errors.ProgramFailed,
-        errors.Killed,
-        errors.Unavailable,
-        errors.DeviceBusy,
-        errors.Unauthenticated,
-        errors.Cancelled,
-    )
+    for cls in vars(errors).values()
+    if isinstance(cls, type) and issubclass(cls, errors.CutoffError) and cls is not errors.InvalidInput
 }
 
 

@@ -24,7 +24,7 @@ from cutoff.errors import CutoffError
 from cutoff.rpc import serve_until_stopped
 from cutoff.stage.runs import Runs
 from cutoff.stage.terminal import EXIT_FAILED, show_error
-from cutoff.telemetry import configure_logs, logger, serve_metrics
+from cutoff.telemetry import before_import, configure_logs, logger, serve_metrics
 from cutoff.v1 import run_pb2, run_pb2_grpc
 
 _LOG = logger(__name__)
@@ -70,6 +70,7 @@ def main(service: StageService, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--metrics-port", type=int, default=metrics, help="0 takes a free one (default: %(default)s)")
     options = parser.parse_args(arguments)
     configure_logs(service.name)
+    before_import()  # the children inherit the environment it sets
     try:
         port = serve_metrics(service.name, options.metrics_port, os.environ.get("CUTOFF_METRICS_ADDRESS", "127.0.0.1"))
         _LOG.info("metrics", port=port)

@@ -1,4 +1,3 @@
-import runpy
 from pathlib import Path
 
 import pytest
@@ -7,8 +6,7 @@ from hypothesis import strategies as st
 
 from cutoff.errors import CheckFailed, NotFound
 from cutoff.gguf_converter.gguf_file import read_gguf
-
-write_gguf = runpy.run_path(str(Path(__file__).with_name("gguf_files.py")))["write_gguf"]
+from tests.fixtures.gguf_files import write_gguf
 
 
 def test_a_whole_file_says_what_it_is(tmp_path: Path) -> None:

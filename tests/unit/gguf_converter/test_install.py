@@ -1,5 +1,4 @@
 import os
-import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from cutoff.gguf_converter.install import Installed, check_folder, check_install
 from cutoff.spec import InstallSpec
 from cutoff.stage.report import Reporter, silent
 from cutoff.v1 import job_pb2, types_pb2
+from tests.fixtures.gguf_files import write_gguf
 
-write_gguf = runpy.run_path(str(Path(__file__).with_name("gguf_files.py")))["write_gguf"]
 SPEC = InstallSpec(publisher="local", model_name="temporal")
 
 Install = Callable[..., Installed]

@@ -1,0 +1,20 @@
+"""A model's files: from the Hugging Face hub or a folder, and the tokenizer files that must travel along.
+
+Nothing here imports torch.
+"""
+
+from cutoff.hub.base_model import BaseModel, check_model_folder, resolve_base_model
+from cutoff.hub.tokenizer import adds_bos, load_tokenizer, special_tokens
+from cutoff.hub.tokenizer_files import PROBE_QUESTIONS, carry_tokenizer, tokenizer_files
+
+__all__ = [
+    "PROBE_QUESTIONS",
+    "BaseModel",
+    "adds_bos",
+    "carry_tokenizer",
+    "check_model_folder",
+    "load_tokenizer",
+    "resolve_base_model",
+    "special_tokens",
+    "tokenizer_files",
+]

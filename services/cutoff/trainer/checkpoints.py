@@ -1,0 +1,102 @@
+"""Checkpoints on the disk: which there are, whether one is whole, and whether it belongs to a run."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from cutoff.artifacts import sha256_of
+from cutoff.errors import Fault, InvalidInput, NotFound
+from cutoff.trainer.plan import TrainingPlan
+
+FINAL = "final"
+"""The finished adapter's folder in a run."""
+
+_NAME = re.compile(r"^checkpoint-(\d+)$")
+_NEEDED = ("adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+_MANIFEST = "manifest.json"
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints of a run, the newest first."""
+    found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and _NAME.match(path.name)]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step a checkpoint was taken after; 0 for a folder of another name."""
+    match = _NAME.match(checkpoint.name)
+    return int(match[1]) if match else 0
+
+
+def newest_valid(folder: Path) -> Path | None:
+    """The newest checkpoint of a run that is whole."""
+    return next((path for path in checkpoints_in(folder) if not problems(path)), None)
+
+
+def newest_of_latest_run(output: Path) -> Path:
+    """The newest checkpoint in a run's folder, or in the newest unfinished run below an output folder.
+
+    Raises:
+        NotFound: There is none.
+    """
+    below = [path for path in output.glob("*") if path.is_dir() and not _NAME.match(path.name)]
+    runs = sorted(below, key=lambda path: path.stat().st_mtime, reverse=True)
+    for run in (path for path in (output, *runs) if not (path / FINAL).exists()):
+        checkpoint = newest_valid(run)
+        if checkpoint is not None:
+            return checkpoint
+    raise NotFound(f"there is no checkpoint in {output} to go on from", "train without --resume_latest first")
+
+
+def check_resumable(checkpoint: Path, plan: TrainingPlan) -> None:
+    """Refuses to go on from a checkpoint that is broken, or of another model or adapter shape.
+
+    Raises:
+        NotFound: There is no such folder.
+        InvalidInput: With everything that does not fit.
+    """
+    if not checkpoint.is_dir():
+        raise NotFound(f"there is no checkpoint {checkpoint}", "give a folder checkpoint-N of an earlier run")
+    faults = [Fault(str(checkpoint), problem, "choose another checkpoint") for problem in problems(checkpoint)]
+    if not faults:
+        faults = [
+            Fault(str(checkpoint), problem, "resume with the same model and options, or start anew")
+            for problem in _differences(checkpoint, plan)
+        ]
+    if faults:
+        raise InvalidInput(faults)
+
+
+def problems(checkpoint: Path) -> list[str]:
+    """What is missing or damaged in a checkpoint; empty when it is whole."""
+    missing = [name for name in _NEEDED if not (checkpoint / name).is_file()]
+    if missing:
+        return [f"lacks {', '.join(missing)}"]
+    manifest = checkpoint / _MANIFEST
+    if not manifest.is_file():
+        return []  # of another program: there is nothing to hold it against
+    files = json.loads(manifest.read_text("utf-8"))["files"]
+    return [
+        f"has another {name} than was saved"
+        for name, entry in files.items()
+        if not (checkpoint / name).is_file() or sha256_of(checkpoint / name) != entry["sha256"]
+    ]
+
+
+def _differences(checkpoint: Path, plan: TrainingPlan) -> list[str]:
+    """How the run that made a checkpoint differs from a plan, as far as the adapter's configuration tells."""
+    config: dict[str, Any] = json.loads((checkpoint / "adapter_config.json").read_text("utf-8"))
+    wanted = {
+        "base_model_name_or_path": plan.model_name,
+        "revision": plan.revision,
+        "r": plan.spec.lora_r,
+        "lora_alpha": plan.spec.lora_alpha,
+    }
+    return [
+        f"is of a run with {field} {config.get(field)}, not {value}"
+        for field, value in wanted.items()
+        if config.get(field) != value
+    ]

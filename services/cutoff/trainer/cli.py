@@ -1,0 +1,171 @@
+"""The document's `finetune_temporal` command: the trainer's work, without a server.
+
+finetune_temporal --dev --epochs 1
+finetune_temporal --model_name Qwen/Qwen2.5-1.5B-Instruct --epochs 3 --use_4bit
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cutoff.errors import AlreadyExists, NotFound
+from cutoff.spec import JobSpec, parse_job
+from cutoff.stage.report import Reporter
+from cutoff.stage.terminal import run_in_terminal
+from cutoff.telemetry import before_import
+
+OUTPUT = Path("output")
+"""Below it, each run gets a folder of its own when --output_dir is not given."""
+
+
+def main() -> None:
+    """The console script finetune_temporal."""
+    options = parser().parse_args()
+    before_import()
+    sys.exit(run_in_terminal(lambda report: finetune(options, report)))
+
+
+def finetune(options: argparse.Namespace, report: Reporter) -> None:
+    """Prepares and trains as the options say; prints the results as JSON."""
+    from cutoff.trainer.prepare import prepare
+
+    spec = job_spec(options)
+    resume, folder = _resume(options)
+    folder = folder or output_dir(options)
+    if (folder / "final").exists():
+        raise AlreadyExists(f"{folder / 'final'} is there already", "choose another --output_dir")
+    prepared = prepare(spec, None, report)
+    from cutoff.trainer import recipe
+    from cutoff.trainer.model import available_devices
+    from cutoff.trainer.plan import TrainingPlan
+
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = TrainingPlan(
+        model_path=prepared.model.path,
+        model_name=prepared.model.name,
+        revision=prepared.model.revision,
+        data=prepared.data,
+        spec=spec.train,
+        folder=folder,
+        devices=available_devices(),
+        resume_from=resume,
+    )
+    result = recipe.train(plan, report)
+    print(json.dumps({**asdict(result), "adapter": str(result.adapter)}, indent=2))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, with the defaults of the document's table."""
+    spec = argparse.ArgumentParser(
+        prog="finetune_temporal",
+        description="Fine-tunes a LoRA adapter that keeps what came before the cutoff and declines what came after.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    spec.add_argument(
+        "--model_name", default="Qwen/Qwen2.5-1.5B-Instruct", help="HuggingFace model name (or name@revision) or path"
+    )
+    spec.add_argument("--output_dir", help="Output directory for checkpoints (default: auto-generated)")
+    _data_options(spec)
+    _training_options(spec)
+    packing = spec.add_mutually_exclusive_group()
+    packing.add_argument("--use_4bit", action="store_true", help="Enable 4-bit quantization (QLoRA)")
+    packing.add_argument("--use_8bit", action="store_true", help="Enable 8-bit quantization")
+    spec.add_argument("--wandb", action="store_true", help="Enable Weights & Biases logging")
+    spec.add_argument("--prompt_format", default="chat", help="chat: the model's own template; alpaca: write one")
+    resume = spec.add_mutually_exclusive_group()
+    resume.add_argument("--resume_from_checkpoint", help="Go on from this checkpoint folder")
+    resume.add_argument(
+        "--resume_latest",
+        action="store_true",
+        help="Go on from the newest checkpoint in --output_dir, or of the newest unfinished run in output/",
+    )
+    return spec
+
+
+def _data_options(spec: argparse.ArgumentParser) -> None:
+    spec.add_argument("--dev", action="store_true", help="Use dev subset for quick testing")
+    for flag, path, text in (
+        ("--dev_path", "datasets/dev/dev_subset.jsonl", "Path to dev subset"),
+        ("--retain_train", "datasets/retain/retain_train.jsonl", "Retain training data"),
+        ("--retain_val", "datasets/retain/retain_val.jsonl", "Retain validation data"),
+        ("--unlearn_train", "datasets/unlearn/unlearn_train.jsonl", "Unlearn training data"),
+        ("--unlearn_val", "datasets/unlearn/unlearn_val.jsonl", "Unlearn validation data"),
+    ):
+        spec.add_argument(flag, default=path, help=text)
+
+
+def _training_options(spec: argparse.ArgumentParser) -> None:
+    kinds: tuple[tuple[str, type[int] | type[float], float, str], ...] = (
+        ("--epochs", float, 3, "Number of training epochs"),
+        ("--batch_size", int, 4, "Training batch size"),
+        ("--gradient_accumulation_steps", int, 4, "Batches in an optimizer step"),
+        ("--learning_rate", float, 2e-4, "Learning rate"),
+        ("--warmup_ratio", float, 0.1, "Share of the steps over which the learning rate rises"),
+        ("--max_seq_length", int, 512, "Maximum sequence length"),
+        ("--lora_r", int, 16, "LoRA rank"),
+        ("--lora_alpha", int, 32, "LoRA alpha"),
+        ("--lora_dropout", float, 0.05, "LoRA dropout"),
+        ("--eval_steps", int, 100, "Steps between evaluations; shrunk to fit a short run"),
+        ("--save_steps", int, 500, "Steps between checkpoints; shrunk to fit a short run"),
+        ("--seed", int, 42, "Random seed"),
+    )
+    for flag, kind, default, text in kinds:
+        spec.add_argument(flag, type=kind, default=default, help=text)
+
+
+def job_spec(options: argparse.Namespace) -> JobSpec:
+    """The job the options describe, checked like any other.
+
+    Raises:
+        InvalidInput: With every fault.
+    """
+    files = ("retain_train", "retain_val", "unlearn_train", "unlearn_val")
+    dataset = {"dev": options.dev_path} if options.dev else {name: getattr(options, name) for name in files}
+    numbers = (
+        *("epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "warmup_ratio", "max_seq_length"),
+        *("lora_r", "lora_alpha", "lora_dropout", "eval_steps", "save_steps", "seed", "prompt_format"),
+    )
+    train: dict[str, Any] = {name: getattr(options, name) for name in numbers}
+    train["quantization"] = "4bit" if options.use_4bit else "8bit" if options.use_8bit else "none"
+    train["report_to"] = ("wandb",) if options.wandb else ()
+    base = options.model_name
+    if Path(base).expanduser().is_dir():
+        base = str(Path(base).expanduser().absolute())
+    job = {"name": "finetune_temporal", "base_model": base, "dataset": dataset, "train": train}
+    return parse_job(job, source="options")
+
+
+def output_dir(options: argparse.Namespace) -> Path:
+    """The run's folder: as given, or output/temporal-<model>-<full|dev>-YYYYMMDD_HHMMSS."""
+    if options.output_dir:
+        return Path(options.output_dir)
+    model = re.sub(r"[^a-z0-9._-]+", "-", options.model_name.partition("@")[0].rstrip("/").rsplit("/", 1)[-1].lower())
+    now = datetime.datetime.now().astimezone()
+    return OUTPUT / f"temporal-{model}-{'dev' if options.dev else 'full'}-{now:%Y%m%d_%H%M%S}"
+
+
+def _resume(options: argparse.Namespace) -> tuple[Path | None, Path | None]:
+    """The checkpoint to go on from, and the run's folder when the checkpoint decides it."""
+    from cutoff.trainer.checkpoints import newest_of_latest_run
+
+    if options.resume_from_checkpoint:
+        checkpoint = Path(options.resume_from_checkpoint)
+        if not checkpoint.is_dir():
+            raise NotFound(f"there is no checkpoint {checkpoint}", "give a folder checkpoint-N of an earlier run")
+    elif options.resume_latest:
+        checkpoint = newest_of_latest_run(Path(options.output_dir) if options.output_dir else OUTPUT)
+    else:
+        return None, None
+    return checkpoint, None if options.output_dir else checkpoint.parent
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Loads the base model for training: what a number is on this hardware, and how the weights are packed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from cutoff.errors import Refused
+from cutoff.spec import TrainSpec
+
+OOM_REMEDY = "use 4-bit (quantization: 4bit, --use_4bit), shorter examples (--max_seq_length 256), or a smaller model"
+_OOM_WORDS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What a run computes on."""
+
+    device: torch.device
+    dtype: torch.dtype
+    """Of the frozen weights; the adapter is float32."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether there is no accelerator."""
+        return self.device.type == "cpu"
+
+
+def hardware(devices: tuple[str, ...]) -> Hardware:
+    """Takes the first of the devices a run was given; none means the CPU.
+
+    Other accelerators are hidden from this process, because transformers would spread over all it can see.
+
+    Raises:
+        Refused: The device is not there.
+    """
+    if not devices:
+        return Hardware(torch.device("cpu"), torch.float32)
+    wanted = torch.device(devices[0])
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        # The driver reads the variable at its first call and never again, so nothing is asked of it before.
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        number = wanted.index or 0
+        named = visible[number : number + 1] if visible != [""] else [str(number)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = named[0] if named else "-1"
+    if torch.cuda.device_count() == 0:
+        raise Refused(f"there is no device {wanted}", "check the driver with nvidia-smi or rocm-smi")
+    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return Hardware(torch.device("cuda:0"), dtype)
+
+
+def available_devices() -> tuple[str, ...]:
+    """The accelerator a command without a scheduler uses: the first, if there is one."""
+    return ("cuda:0",) if torch.cuda.device_count() else ()  # is_available would wake the driver
+
+
+def load_base(path: Path, spec: TrainSpec, on: Hardware) -> PreTrainedModel:
+    """Loads the frozen base model; safetensors only, and no code of the model's own.
+
+    Raises:
+        Refused: transformers cannot load it.
+    """
+    quantization = _quantization(spec, on)
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=on.dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            quantization_config=quantization,
+            device_map={"": str(on.device)} if quantization else None,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise Refused(f"the model in {path} cannot be loaded: {first}", "choose another base model") from error
+    model.config.use_cache = False
+    return model
+
+
+def lora_config(spec: TrainSpec) -> LoraConfig:
+    """The document's adapter: on every linear layer but the output embedding."""
+    return LoraConfig(
+        r=spec.lora_r,
+        lora_alpha=spec.lora_alpha,
+        lora_dropout=spec.lora_dropout,
+        target_modules="all-linear",
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch (or a library below it) says that memory is exhausted."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in _OOM_WORDS)
+
+
+def _quantization(spec: TrainSpec, on: Hardware) -> BitsAndBytesConfig | None:
+    """QLoRA's packing (arXiv 2305.14314): NF4 with doubly quantized scales; or LLM.int8()."""
+    compute = torch.bfloat16 if on.on_cpu else on.dtype
+    options: dict[str, dict[str, Any]] = {
+        "4bit": {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": True,
+            "bnb_4bit_compute_dtype": compute,
+        },
+        "8bit": {"load_in_8bit": True},
+    }
+    wanted = options.get(spec.quantization)
+    return BitsAndBytesConfig(**wanted) if wanted else None  # type: ignore[no-untyped-call]

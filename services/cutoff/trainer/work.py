@@ -1,0 +1,69 @@
+"""What runs in the child process of a trainer run: requests become plain calls, results become JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cutoff.artifacts import inside
+from cutoff.datasets import load_job_data
+from cutoff.spec import JobSpec, spec_from_proto
+from cutoff.stage.context import RunContext
+from cutoff.telemetry import before_import
+from cutoff.trainer import prepare as preparation
+from cutoff.trainer.plan import TrainingPlan
+from cutoff.v1 import trainer_pb2
+
+
+def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str, Any]:
+    """Checks data and model; see `cutoff.trainer.prepare`."""
+    before_import()
+    spec = spec_from_proto(request.spec)
+    prepared = preparation.prepare(spec, run.roots.datasets, run.report)
+    return {
+        "model_path": str(prepared.model.path),
+        "model": prepared.model.name,
+        "revision": prepared.model.revision or "",
+        "counts": prepared.counts,
+        "probe_questions": list(prepared.probe_questions),
+        "warnings": list(prepared.warnings),
+        "example": prepared.example,
+    }
+
+
+def train(request: trainer_pb2.TrainRequest, run: RunContext) -> Mapping[str, Any]:
+    """Trains an adapter; see `cutoff.trainer.recipe`."""
+    before_import()
+    from cutoff.trainer import recipe
+
+    spec = spec_from_proto(request.spec)
+    resume = request.resume_from or spec.train.resume_from_checkpoint
+    plan = TrainingPlan(
+        model_path=Path(request.model_path),
+        model_name=_model_name(spec),
+        revision=_revision(spec, Path(request.model_path)),
+        data=load_job_data(spec.dataset, run.roots.datasets, spec.train.seed),
+        spec=spec.train,
+        folder=run.folder,
+        devices=run.devices,
+        resume_from=inside(run.roots.artifacts, resume) if resume else None,
+    )
+    result = recipe.train(plan, run.report)
+    adapter = result.adapter.resolve().relative_to(run.roots.artifacts.resolve())
+    return {**asdict(result), "adapter": str(adapter)}
+
+
+def _model_name(spec: JobSpec) -> str:
+    """As prepare names it: a hub id without its revision, or the folder."""
+    return (
+        str(Path(spec.base_model).expanduser().resolve())
+        if spec.base_model_is_folder
+        else spec.base_model.partition("@")[0]
+    )
+
+
+def _revision(spec: JobSpec, model_path: Path) -> str | None:
+    """The commit of a hub model, which is the name of its folder in the cache."""
+    return None if spec.base_model_is_folder else model_path.name

@@ -1,0 +1,98 @@
+"""An untrained tiny Llama with a SentencePiece tokenizer, and the demo world's data, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from cutoff.datasets import JobData, load_job_data
+from cutoff.spec import DatasetSpec, TrainSpec
+from cutoff.stage.report import Reporter
+from cutoff.telemetry import before_import
+from cutoff.trainer.plan import TrainingPlan
+from cutoff.v1 import types_pb2
+
+before_import()
+
+FILES = DatasetSpec(
+    retain_train="retain/retain_train.jsonl",
+    retain_val="retain/retain_val.jsonl",
+    unlearn_train="unlearn/unlearn_train.jsonl",
+    unlearn_val="unlearn/unlearn_val.jsonl",
+)
+
+
+@dataclass
+class Heard:
+    """What a run reported."""
+
+    events: list[types_pb2.Event] = field(default_factory=list)
+
+    @property
+    def reporter(self) -> Reporter:
+        return Reporter(self.events.append, interval=0)
+
+    def of(self, kind: str) -> list[object]:
+        return [getattr(event, kind) for event in self.events if event.WhichOneof("kind") == kind]
+
+    def lines(self, level: str) -> list[str]:
+        return [line.text for line in self.of("log_line") if line.level == level]
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from cutoff.demo.datasets import write_datasets
+    from cutoff.demo.world import make_world
+
+    folder = tmp_path_factory.mktemp("datasets")
+    write_datasets(make_world(24, 7), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(datasets: Path) -> JobData:
+    return load_job_data(FILES, datasets, 42)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    from cutoff.demo.base_model import build_model
+    from cutoff.demo.recipe import Recipe
+    from cutoff.demo.tokenizer import train_tokenizer
+    from cutoff.demo.world import make_world
+
+    folder = tmp_path_factory.mktemp("base")
+    recipe = Recipe(hidden=64, feed_forward=64, layers=1, heads=2, key_value_heads=1)
+    tokenizer = train_tokenizer(make_world(24, 7), recipe, folder)
+    torch.manual_seed(0)
+    build_model(tokenizer, recipe).save_pretrained(folder)
+    return folder
+
+
+MakePlan = Callable[..., TrainingPlan]
+
+
+@pytest.fixture
+def make_plan(base: Path, data: JobData, tmp_path: Path) -> MakePlan:
+    """A plan of a few steps; keywords change its TrainSpec, `resume_from` and `folder` the plan itself."""
+
+    def make(resume_from: Path | None = None, folder: Path | None = None, **changes: object) -> TrainingPlan:
+        few = JobData(data.train[:12] + data.train[-12:], data.validation[:6] + data.validation[-6:])
+        spec = TrainSpec.model_validate(
+            {"epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 5e-3} | changes
+        )
+        target = folder or tmp_path / "run"
+        target.mkdir(exist_ok=True)
+        return TrainingPlan(base, "tiny", None, few, spec, target, resume_from=resume_from)
+
+    return make

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cutoff.errors import InvalidInput
+from cutoff.trainer import cli
+
+DOCUMENT = {
+    "model_name": "Qwen/Qwen2.5-1.5B-Instruct",
+    "output_dir": None,
+    "dev": False,
+    "dev_path": "datasets/dev/dev_subset.jsonl",
+    "retain_train": "datasets/retain/retain_train.jsonl",
+    "retain_val": "datasets/retain/retain_val.jsonl",
+    "unlearn_train": "datasets/unlearn/unlearn_train.jsonl",
+    "unlearn_val": "datasets/unlearn/unlearn_val.jsonl",
+    "epochs": 3,
+    "batch_size": 4,
+    "learning_rate": 2e-4,
+    "max_seq_length": 512,
+    "lora_r": 16,
+    "lora_alpha": 32,
+    "use_4bit": False,
+    "use_8bit": False,
+    "wandb": False,
+}
+"""The table of the user's document."""
+
+ADDED = {
+    "gradient_accumulation_steps": 4,
+    "eval_steps": 100,
+    "save_steps": 500,
+    "lora_dropout": 0.05,
+    "warmup_ratio": 0.1,
+    "prompt_format": "chat",
+    "resume_from_checkpoint": None,
+    "resume_latest": False,
+    "seed": 42,
+}
+
+
+def test_flags_and_defaults_are_the_documents() -> None:
+    assert vars(cli.parser().parse_args([])) == DOCUMENT | ADDED
+
+
+def test_the_options_become_a_job_with_the_same_values() -> None:
+    options = cli.parser().parse_args(["--epochs", "0.5", "--use_8bit", "--wandb", "--lora_r", "8"])
+    spec = cli.job_spec(options)
+    assert (spec.train.epochs, spec.train.quantization, spec.train.report_to) == (0.5, "8bit", ("wandb",))
+    assert (spec.train.lora_r, spec.dataset.retain_val) == (8, DOCUMENT["retain_val"])
+    assert cli.job_spec(cli.parser().parse_args(["--dev"])).dataset.files() == {"dev": DOCUMENT["dev_path"]}
+
+
+def test_wrong_values_are_named_all_at_once() -> None:
+    options = cli.parser().parse_args(["--lora_r", "0", "--epochs", "-1", "--prompt_format", "chatml"])
+    with pytest.raises(InvalidInput) as caught:
+        cli.job_spec(options)
+    where = {fault.where for fault in caught.value.faults}
+    assert where == {"options: train.lora_r", "options: train.epochs", "options: train.prompt_format"}
+
+
+@pytest.mark.parametrize("wrong", [["--use_4bit", "--use_8bit"], ["--epochs", "many"], ["--unknown"]])
+def test_wrong_usage_exits_with_2(wrong: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.parser().parse_args(wrong)
+    assert caught.value.code == 2
+
+
+def test_the_output_folder_is_named_as_in_the_document() -> None:
+    name = cli.output_dir(cli.parser().parse_args([])).as_posix()
+    assert re.fullmatch(r"output/temporal-qwen2\.5-1\.5b-instruct-full-\d{8}_\d{6}", name)
+    name = cli.output_dir(cli.parser().parse_args(["--dev", "--model_name", "./models/My Model/"])).as_posix()
+    assert re.fullmatch(r"output/temporal-my-model-dev-\d{8}_\d{6}", name)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+    monkeypatch.setattr("sys.argv", ["finetune_temporal", *options])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return int(str(caught.value.code))
+
+
+def test_a_dev_run_and_its_resumption(
+    base: Path, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("datasets").symlink_to(datasets)
+    options = ["--dev", "--model_name", str(base), "--epochs", "1", "--batch_size", "32"]
+    assert run(monkeypatch, *options) == 0
+    result = json.loads(capsys.readouterr().out)
+    adapter = tmp_path / result["adapter"]
+    assert (adapter / "adapter_model.safetensors").exists()
+    assert run(monkeypatch, *options, "--resume_latest") == 2  # the only run is finished
+    assert "no checkpoint in output" in capsys.readouterr().err
+    adapter.rename(tmp_path / "elsewhere")
+    assert run(monkeypatch, *options, "--resume_latest") == 0
+    assert json.loads(capsys.readouterr().out)["adapter"] == result["adapter"]
+
+
+def test_missing_files_exit_with_2_and_name_each(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "--model_name", str(base)) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    for name in ("retain_train", "retain_val", "unlearn_train", "unlearn_val"):
+        assert f"{DOCUMENT[name]}: is not there" in shown.err
+    assert list(tmp_path.iterdir()) == []

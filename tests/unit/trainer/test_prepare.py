@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cutoff.artifacts import Roots
+from cutoff.errors import InvalidInput, Refused
+from cutoff.spec import JobSpec, parse_job, spec_to_proto
+from cutoff.stage.context import RunContext
+from cutoff.trainer import work
+from cutoff.trainer.prepare import PROBES_PER_SIDE, prepare
+from cutoff.v1 import trainer_pb2, types_pb2
+from tests.unit.trainer.conftest import FILES, Heard
+
+
+def job(base: Path, **train: object) -> JobSpec:
+    few = {"epochs": 1, "batch_size": 64, "gradient_accumulation_steps": 1, **train}
+    return parse_job({"name": "j", "base_model": str(base), "dataset": FILES.model_dump(), "train": few})
+
+
+def test_a_good_job_is_prepared(base: Path, datasets: Path, heard: Heard) -> None:
+    prepared = prepare(job(base), datasets, heard.reporter)
+    assert prepared.model.path == base
+    assert prepared.counts["retain_train"] > 0
+    assert prepared.counts["training_tokens"] > prepared.counts["retain_train"]
+    assert len(set(prepared.probe_questions)) == 2 * PROBES_PER_SIDE
+    assert prepared.probe_questions == prepare(job(base), datasets, heard.reporter).probe_questions
+    assert prepared.warnings == ()
+    assert prepared.example.endswith("<|im_end|>' <<<")
+
+
+def test_what_the_length_limit_cuts_is_warned_about(base: Path, datasets: Path, heard: Heard) -> None:
+    prepared = prepare(job(base, max_seq_length=30), datasets, heard.reporter)
+    assert any("training examples are cut to 30 tokens" in line for line in prepared.warnings)
+    assert heard.lines("WARNING") == list(prepared.warnings)
+
+
+def test_nothing_to_learn_is_refused_with_an_example(base: Path, datasets: Path, heard: Heard) -> None:
+    with pytest.raises(InvalidInput, match=r"train.max_seq_length: no answer of the training set.*<\|im_start\|>user"):
+        prepare(job(base, max_seq_length=8), datasets, heard.reporter)
+
+
+def test_a_tracker_that_is_not_installed_is_refused(base: Path, datasets: Path, heard: Heard) -> None:
+    with pytest.raises(InvalidInput, match=r"train\.report_to: mlflow is not installed; pip install mlflow"):
+        prepare(job(base, report_to=["mlflow"]), datasets, heard.reporter)
+
+
+def test_a_base_without_a_template_is_refused_with_the_remedy(
+    base: Path, datasets: Path, heard: Heard, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(base, bare)
+    (bare / "chat_template.jinja").unlink()
+    config = json.loads((bare / "tokenizer_config.json").read_text())
+    (bare / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": None}))
+    with pytest.raises(Refused, match="has no chat template") as caught:
+        prepare(job(bare), datasets, heard.reporter)
+    assert "prompt_format: alpaca" in caught.value.remedy
+    assert "### Response" in prepare(job(bare, prompt_format="alpaca"), datasets, heard.reporter).example
+
+
+@pytest.fixture
+def run(datasets: Path, tmp_path: Path, heard: Heard) -> RunContext:
+    folder = tmp_path / "jobs/j/train/1"
+    folder.mkdir(parents=True)
+    roots = Roots(datasets, tmp_path, tmp_path / "models", tmp_path / "cache")
+    return RunContext(types_pb2.RunKey(job="j", stage="train", attempt=1), folder, roots, (), heard.reporter)
+
+
+def test_a_request_is_prepared_then_trained(base: Path, run: RunContext) -> None:
+    spec = spec_to_proto(job(base))
+    prepared = work.prepare(trainer_pb2.PrepareRequest(spec=spec), run)
+    assert prepared["model_path"] == str(base)
+    result = work.train(trainer_pb2.TrainRequest(spec=spec, model_path=prepared["model_path"]), run)
+    assert result["adapter"] == "jobs/j/train/1/final"
+    assert (run.folder / result["best_checkpoint"]).is_dir()
+    run.report.finished(prepared)
+    run.report.finished(result)
