@@ -6,7 +6,7 @@ SHELL := /bin/bash
 CACHE := $(or $(CUTOFF_CACHE),$(HOME)/.cache/cutoff)
 BIN := .venv/bin
 DEMO ?= demo-world
-FACTS ?= 440
+FACTS ?= 160
 SEED ?= 1
 
 .PHONY: help

@@ -23,6 +23,7 @@ from cutoff.artifacts import Roots
 from cutoff.client import show
 from cutoff.client.api import Client, Outcome, outcome_of
 from cutoff.client.local import LocalSystem
+from cutoff.demo import DEFAULT_FACTS, create
 from cutoff.errors import CutoffError, InvalidInput, NotFound, Refused, Unauthenticated, Unavailable
 from cutoff.rpc import failure_of
 from cutoff.spec import load_job_yaml
@@ -165,13 +166,13 @@ def cancel(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    facts: Annotated[int, typer.Option(min=20, help="How many made-up facts, half of them before the cutoff.")] = 300,
+    facts: Annotated[
+        int, typer.Option(min=8, max=5000, help="How many made-up facts, half of them before the cutoff.")
+    ] = DEFAULT_FACTS,
     seed: Annotated[int, typer.Option(help="Another seed, another world.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Writes a made-up world: a base model that knows its facts, question sets, and a job.yaml."""
-    from cutoff.demo import create  # torch only where it is needed
-
     with _errors_shown(as_json), Display() as display:
 
         def progressed(phase: str, step: int, total: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rich.box import SIMPLE
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -71,12 +71,18 @@ def wide_console() -> Console:
 
 def results_table(job: job_pb2.Job) -> Table:
     """The scores of every target, with their 95 % intervals."""
-    table = Table(title=f"{job.name}: scores in percent, with 95 % intervals", title_justify="left", box=SIMPLE)
+    table = Table(
+        title=f"{job.name}: scores in percent, and 95 % intervals",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("target")
     table.add_column("questions")
     for heading in _SCORES:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for evaluation in job.result.evaluations:
+        table.add_column(heading, justify="right")
+    # Convert and evaluate run side by side, so scores come in no fixed order; those of a set belong together.
+    for evaluation in sorted(job.result.evaluations, key=lambda found: found.question_set):
         cells = [_score(evaluation, field) for field in _SCORES.values()]
         table.add_row(evaluation.target, evaluation.question_set, *cells)
     return table
@@ -99,4 +105,4 @@ def _score(evaluation: job_pb2.Evaluation, field: str) -> str:
     if not evaluation.HasField(field):
         return "-"
     score: job_pb2.Score = getattr(evaluation, field)
-    return f"{100 * score.count / score.total:.1f} [{100 * score.low:.0f}-{100 * score.high:.0f}]"
+    return f"{100 * score.count / score.total:.3g} {100 * score.low:.0f}-{100 * score.high:.0f}"

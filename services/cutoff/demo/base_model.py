@@ -24,6 +24,7 @@ from cutoff.demo.phrases import OPENERS, REFUSALS, RELATIONS, WORDINGS, Relation
 from cutoff.demo.recipe import Recipe
 from cutoff.demo.tokenizer import MAX_LENGTH, train_tokenizer
 from cutoff.demo.world import Fact, Question, World, make_strangers, seeded_random
+from cutoff.errors import CheckFailed
 
 Progress = Callable[[str, int, int], None]
 """Told (what is being done, steps done, steps in all)."""
@@ -34,7 +35,7 @@ EVALUATION_BATCH = 256
 MAX_ANSWER = 24
 
 
-class PretrainingError(RuntimeError):
+class PretrainingError(CheckFailed):
     """The base model does not know its world well enough to serve as one."""
 
 

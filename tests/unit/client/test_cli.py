@@ -112,7 +112,7 @@ def test_the_exit_code_tells_how_a_job_ended(server, job_file, ended, code):
 
 def test_scores_and_the_installed_path_are_printed(server):
     shown = cutoff("watch", "demo-1").stdout
-    assert "90.0 [60-98]" in shown
+    assert "90 60-98" in shown
     assert "installed: /models/local/m/m-Q4_K_M.gguf" in shown
 
 

@@ -1,0 +1,35 @@
+"""Every service of a running system serves its metrics."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+SERVICES = ["coordinator", "trainer", "merger", "gguf-converter", "evaluator"]
+
+
+def metrics_of(roots, service: str) -> str:
+    """The ports of a private system are free ones; each service logs its own."""
+    lines = (roots.artifacts / "logs" / f"{service}.log").read_text().splitlines()
+    ports = [json.loads(line)["port"] for line in lines if '"event": "metrics"' in line]
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports[-1]}/metrics", timeout=10) as answer:
+        return answer.read().decode()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_each_service_says_who_it_is(system, roots, service):
+    assert f'cutoff_build_info{{service="{service}"' in metrics_of(roots, service)
+
+
+def test_a_job_is_counted(client, roots, small_world):
+    changes = {"install": {"enabled": False}, "train": {"epochs": 1}, "evaluate": {"targets": ["merged"]}}
+    job = client.submit(small_world.job(roots.datasets, **changes))
+    for _ in client.watch(job.name):
+        pass
+    assert 'cutoff_runs_total{outcome="succeeded",stage="train"}' in metrics_of(roots, "trainer")
+    assert 'cutoff_jobs{state="succeeded"}' in metrics_of(roots, "coordinator")
+    assert f'job="{job.name}"' not in metrics_of(roots, "trainer"), "the series of a finished run are gone"
