@@ -12,6 +12,9 @@ from cutoff.client.api import outcome_of
 from cutoff.stage.terminal import Display
 from cutoff.v1 import job_pb2
 
+_SETS = ("validation", "test", "heldout")
+"""Question sets, the one that decides first."""
+
 _SCORES = {
     "kept": "retain_correct",
     "false refusals": "retain_refused",
@@ -82,7 +85,7 @@ def results_table(job: job_pb2.Job) -> Table:
     for heading in _SCORES:
         table.add_column(heading, justify="right")
     # Convert and evaluate run side by side, so scores come in no fixed order; those of a set belong together.
-    for evaluation in sorted(job.result.evaluations, key=lambda found: found.question_set):
+    for evaluation in sorted(job.result.evaluations, key=lambda found: _SETS.index(found.question_set)):
         cells = [_score(evaluation, field) for field in _SCORES.values()]
         table.add_row(evaluation.target, evaluation.question_set, *cells)
     return table
