@@ -8,9 +8,9 @@ import pytest
 
 from cutoff.artifacts import Roots
 from cutoff.coordinator import admission
+from cutoff.coordinator.attempts import Addresses, Services
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
-from cutoff.coordinator.pipeline import Addresses, Services
 from cutoff.coordinator.service import JobServicer
 from cutoff.coordinator.store import Store
 from cutoff.errors import AlreadyExists, InvalidInput, NotFound

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cutoff.artifacts import Roots
-from cutoff.errors import InvalidInput, NotFound, Refused
+from cutoff.errors import InvalidInput, NotFound, Unavailable
 from cutoff.stage.runs import Limits, Runs
 from cutoff.stage.server import RunServicer
 from cutoff.v1 import merger_pb2, merger_pb2_grpc, run_pb2, run_pb2_grpc, types_pb2
@@ -112,5 +112,5 @@ def test_hostile_keys_are_refused(port):
 
 def test_a_stopping_service_takes_no_run(port, runs, loop):
     asyncio.run_coroutine_threadsafe(runs.close(), loop).result(30)
-    with pytest.raises(Refused, match="stopping"):
+    with pytest.raises(Unavailable, match="stopping"):
         list(merge(port, "count"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -15,7 +17,12 @@ from cutoff.client.local import LocalSystem
 from cutoff.rpc import ClientSecurity
 from cutoff.spec import spec_to_proto
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        shutil.which("npm") is None and not os.environ.get("CI"), reason="npm is missing, which installs buf"
+    ),
+]
 
 PROTOS = Path(__file__).parents[2] / "protos"
 

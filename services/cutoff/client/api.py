@@ -97,7 +97,7 @@ class Client:
         """The newest jobs first, at most `limit` of them."""
         token = ""
         while limit > 0:
-            request = job_pb2.ListJobsRequest(page_size=min(limit, 500), page_token=token)
+            request = job_pb2.ListJobsRequest(page_size=min(limit, 100), page_token=token)
             page = self._peer.unary("JobService/ListJobs", request, job_pb2.ListJobsResponse)
             yield from page.jobs
             limit, token = limit - len(page.jobs), page.next_page_token
@@ -111,16 +111,20 @@ class Client:
             NotFound: There is no such job.
             Unavailable: The server has not answered for a minute.
         """
-        answered = time.monotonic()
+        failing_since: float | None = None
         while True:
+            began = time.monotonic()
             request = job_pb2.WatchJobRequest(name=_name(job), after_sequence=after_sequence)
             try:
                 for response in self._peer.stream("JobService/WatchJob", request, job_pb2.WatchJobResponse):
-                    answered = time.monotonic()
+                    failing_since = None
                     after_sequence = max(after_sequence, response.event.sequence)
                     yield response.event
             except Unavailable:
-                if time.monotonic() - answered > _PATIENCE:
+                now = time.monotonic()
+                if failing_since is None or now - began > _PATIENCE:  # the stream was idle, not gone
+                    failing_since = now
+                if now - failing_since > _PATIENCE:
                     raise
                 time.sleep(1)
             else:

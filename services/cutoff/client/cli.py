@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -190,7 +189,7 @@ def serve(datasets: Datasets = None, artifacts: Artifacts = None, models: Models
     with _errors_shown(as_json=False), sigterm_interrupts(), LocalSystem(roots, ports=True) as system:
         print(f"serving on {system.address}; stop with Ctrl-C", file=sys.stderr, flush=True)
         try:
-            signal.pause()
+            system.watch()
         except KeyboardInterrupt:
             print("stopping", file=sys.stderr)
 

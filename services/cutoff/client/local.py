@@ -10,11 +10,12 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,7 +24,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cutoff.artifacts import Roots
-from cutoff.errors import ProgramFailed
+from cutoff.errors import ProgramFailed, Refused
 from cutoff.process import stop_group, tethered
 from cutoff.rpc import ClientSecurity, open_channel
 
@@ -63,8 +64,10 @@ class LocalSystem:
         return self._address("coordinator")
 
     def __enter__(self) -> Self:
-        self._logs.mkdir(parents=True, exist_ok=True)
         try:
+            self._logs.mkdir(parents=True, exist_ok=True)
+            for name in _MODULES:
+                self._check_free(name)
             for name in _MODULES:
                 self._start(name)
             for name in _MODULES:
@@ -80,17 +83,24 @@ class LocalSystem:
         self.stop()
 
     def stop(self) -> None:
-        """Stops everything: SIGTERM to all, the coordinator first; SIGKILL to what is left."""
-        for process in reversed(self._processes.values()):
-            process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_SECONDS
-        for process in reversed(self._processes.values()):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
-            stop_group(process.pid, grace=0)
-            process.wait()
+        """Stops everything: the coordinator, which lets go of its jobs, and then the services."""
+        coordinator = self._processes.pop("coordinator", None)
+        _stop([coordinator] if coordinator else [])
+        _stop(list(self._processes.values()))
         self._processes.clear()
         shutil.rmtree(self._private, ignore_errors=True)
+
+    def watch(self) -> None:
+        """Returns never, unless one of the processes ends.
+
+        Raises:
+            ProgramFailed: One ended.
+        """
+        while True:
+            for name, process in self._processes.items():
+                if process.poll() is not None:
+                    raise self._died(name)
+            time.sleep(1)
 
     def _start(self, name: str) -> None:
         with (self._logs / f"{name}.log").open("ab") as log:
@@ -104,7 +114,9 @@ class LocalSystem:
             )
 
     def _environment(self, name: str) -> Mapping[str, str]:
-        private = {} if self._ports else {"CUTOFF_METRICS_PORT": "0", "CUTOFF_STATE": str(self._private)}
+        # A system of one's own has a state of its own: it takes up nobody else's jobs.
+        own = {"CUTOFF_STATE": str(self._private), "CUTOFF_DATABASE_URL": "", "RAY_ADDRESS": ""}
+        private = {} if self._ports else {"CUTOFF_METRICS_PORT": "0", **own}
         stages = [service for service in _MODULES if service != "coordinator"]
         return {
             "CUTOFF_DATASETS": str(self._roots.datasets),
@@ -139,6 +151,34 @@ class LocalSystem:
                     time.sleep(0.1)
                 else:
                     return
+        raise self._died(name)
+
+    def _check_free(self, name: str) -> None:
+        """Refuses a port where somebody listens: its answers would be taken for this system's.
+
+        Raises:
+            Refused: Somebody does.
+        """
+        if not self._ports:
+            return
+        host, _, port = self._address(name).rpartition(":")
+        with socket.socket() as probe:
+            if probe.connect_ex((host, int(port))) == 0:
+                raise Refused(f"somebody listens on {host}:{port} already", "is another `cutoff serve` running?")
+
+    def _died(self, name: str) -> ProgramFailed:
         log = self._logs / f"{name}.log"
         last = log.read_text(errors="replace").splitlines()[-5:]
-        raise ProgramFailed(f"the {name} did not start:\n" + "\n".join(last), f"see {log}")
+        return ProgramFailed(f"the {name} does not run:\n" + "\n".join(last), f"see {log}")
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """SIGTERM to all of them, and SIGKILL to what is left after the runs' grace."""
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+        stop_group(process.pid, grace=0)
+        process.wait()

@@ -33,6 +33,9 @@ LEGAL: dict[State, frozenset[State]] = {
 
 TERMINAL = frozenset(state for state, following in LEGAL.items() if not following)
 
+OPEN = frozenset({job_pb2.Attempt.STATE_WAITING, job_pb2.Attempt.STATE_RUNNING})
+"""The states of an attempt that has not ended."""
+
 _ATTEMPT_OF = {
     "finished": job_pb2.Attempt.STATE_SUCCEEDED,
     "failed": job_pb2.Attempt.STATE_FAILED,
@@ -86,6 +89,7 @@ def with_event(job: job_pb2.Job, key: types_pb2.RunKey, event: types_pb2.Event) 
     """The job after one event of one of its runs."""
     after = _copy(job)
     attempt = next(attempt for attempt in after.attempts if attempt.key == key)
+    attempt.last_event = max(attempt.last_event, event.sequence)
     kind = event.WhichOneof("kind")
     if kind == "artifact":
         attempt.artifacts.append(event.artifact)

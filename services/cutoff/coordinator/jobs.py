@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from cutoff.coordinator.attempts import Services
 from cutoff.coordinator.job import TERMINAL
 from cutoff.coordinator.journal import Journal
-from cutoff.coordinator.pipeline import Pipeline, Services
+from cutoff.coordinator.pipeline import Pipeline
 from cutoff.errors import Cancelled, CutoffError
 from cutoff.rpc import failure_of
 from cutoff.telemetry import logger
@@ -30,8 +31,15 @@ class Jobs:
         task.add_done_callback(self._ended)
 
     def take_up(self) -> None:
-        """Goes on with every job that had not ended when the coordinator went down."""
-        for job in self._journal.store.unfinished():
+        """Goes on with every job that had not ended when the coordinator went down.
+
+        Those that run first: they take the hardware they are on before anything else is placed.
+        """
+        waits = job_pb2.Attempt.STATE_WAITING
+        for job in sorted(
+            self._journal.store.unfinished(),
+            key=lambda job: not job.attempts or job.attempts[-1].state == waits,
+        ):
             _LOG.info("taking up", job=job.name)
             self.start(job.name)
 

@@ -22,9 +22,9 @@ import grpc.aio
 
 from cutoff.artifacts import Roots
 from cutoff.coordinator import admission, scheduler, stage_services
+from cutoff.coordinator.attempts import Addresses, Services
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
-from cutoff.coordinator.pipeline import Addresses, Services
 from cutoff.coordinator.service import JobServicer
 from cutoff.coordinator.store import Store
 from cutoff.errors import CutoffError, Refused

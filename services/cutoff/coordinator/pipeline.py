@@ -1,81 +1,26 @@
 """What happens to a job, from top to bottom: prepare, train, merge, convert, evaluate, install.
 
-Each stage is an attempt that a scheduler drives; its result is kept in the job's record. A pipeline that
-starts over (the coordinator was restarted) takes the results that are there and attaches to what still runs.
+Each stage is run by `attempts.py`, which keeps its result in the job's record. A pipeline that starts over (the
+coordinator was restarted) takes the results that are there and attaches to what still runs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import json_format
 
-from cutoff.coordinator.job import State, newest_attempt
+from cutoff.coordinator.attempts import Attempts, Result, Services, patiently
+from cutoff.coordinator.job import State
 from cutoff.coordinator.journal import Journal
-from cutoff.coordinator.scheduler import Call
-from cutoff.errors import Cancelled, CutoffError, NotFound, Unavailable
-from cutoff.rpc import error_of_failure, failure_of
+from cutoff.errors import Cancelled, CutoffError
+from cutoff.rpc import failure_of
 from cutoff.telemetry import logger
-from cutoff.v1 import (
-    evaluator_pb2,
-    gguf_converter_pb2,
-    job_pb2,
-    merger_pb2,
-    run_pb2,
-    trainer_pb2,
-    types_pb2,
-)
+from cutoff.v1 import evaluator_pb2, gguf_converter_pb2, job_pb2, merger_pb2, trainer_pb2
 
 _LOG = logger(__name__)
-
-Drive = Callable[[Call], AsyncIterator[types_pb2.Event]]
-Result = Mapping[str, Any]
-
-_RETRIES = (1.0, 5.0, 15.0)
-"""Seconds before each further attempt at a stage whose infrastructure failed; wrong input is never retried."""
-
-
-_METHODS: Mapping[str, tuple[str, str, Any]] = {
-    "prepare": ("trainer", "TrainerService/Prepare", trainer_pb2.PrepareResponse),
-    "train": ("trainer", "TrainerService/Train", trainer_pb2.TrainResponse),
-    "merge": ("merger", "MergerService/Merge", merger_pb2.MergeResponse),
-    "convert": ("gguf_converter", "GgufConverterService/Convert", gguf_converter_pb2.ConvertResponse),
-    "evaluate": ("evaluator", "EvaluatorService/Evaluate", evaluator_pb2.EvaluateResponse),
-    "install": ("gguf_converter", "GgufConverterService/Install", gguf_converter_pb2.InstallResponse),
-}
-"""By stage: the service, its streaming method, and what that answers with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where the stage services listen."""
-
-    trainer: str
-    merger: str
-    gguf_converter: str
-    evaluator: str
-
-    def of_stage(self, stage: str) -> str:
-        """Where a stage's runs are."""
-        service, _, _ = _METHODS[_kind(stage)]
-        return str(getattr(self, service))
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """The stage services, as the pipeline needs them."""
-
-    addresses: Addresses
-    drive: Drive
-    cancel: Callable[[str, types_pb2.RunKey], Any]
-    """Awaitable: stops a run at a service."""
-    list_runs: Callable[[str], Any]
-    """Awaitable: the run_pb2.Run messages of a service."""
-    check_install: Callable[[str, job_pb2.InstallSpec], Any]
-    """Awaitable: raises when the model could not be installed."""
 
 
 class Pipeline:
@@ -92,6 +37,7 @@ class Pipeline:
         self._journal = journal
         self._services = services
         self._spec = journal.store.get(name).spec
+        self._attempts = Attempts(name, journal, services)
 
     async def run(self) -> None:
         """Takes the job to its end, whatever that is.
@@ -100,30 +46,35 @@ class Pipeline:
         is let go as it is, its runs go on for their lease, and another pipeline may take it up.
         """
         try:
-            if self._cancelling():
-                await self._cancel_open_attempts()
-                raise Cancelled("the job was cancelled")
-            if self._job().state == job_pb2.Job.STATE_QUEUED:
-                self._journal.move(self._name, job_pb2.Job.STATE_RUNNING)
-            await self._deliver()
-        except (asyncio.CancelledError, Cancelled) as error:
+            if not self._cancelling():
+                if self._job().state == job_pb2.Job.STATE_QUEUED:
+                    self._journal.move(self._name, job_pb2.Job.STATE_RUNNING)
+                await self._deliver()
+                self._end(job_pb2.Job.STATE_SUCCEEDED)
+                return
+            error: CutoffError = Cancelled("the job was cancelled")
+        except asyncio.CancelledError:
             if not self._cancelling():
                 raise
-            self._end(
-                job_pb2.Job.STATE_CANCELLED,
-                error if isinstance(error, Cancelled) else Cancelled("the job was cancelled"),
-            )
-        except CutoffError as error:
-            self._end(job_pb2.Job.STATE_FAILED, error)
+            error = Cancelled("the job was cancelled")
+        except CutoffError as raised:
+            error = raised
         except BaseExceptionGroup as group:
-            self._end(job_pb2.Job.STATE_FAILED, _first_error(group))
-        else:
-            self._end(job_pb2.Job.STATE_SUCCEEDED)
+            error = _first_error(group)
+        await self._stop(error)
+
+    async def _stop(self, error: CutoffError) -> None:
+        """Ends a job that will not be finished, when nothing of it runs any more."""
+        try:
+            await self._attempts.cancel_open()
+        except CutoffError as unreachable:
+            self._end(job_pb2.Job.STATE_FAILED, unreachable)
+            return
+        self._end(job_pb2.Job.STATE_CANCELLED if self._cancelling() else job_pb2.Job.STATE_FAILED, error)
 
     async def _deliver(self) -> None:
         """The sequence. Conversion runs beside the evaluation of what needs no GGUF."""
-        if self._spec.install.enabled:
-            await self._services.check_install(self._services.addresses.gguf_converter, self._spec.install)
+        await self._check_install()
         prepared = await self._prepare()
         trained = await self._train(prepared)
         merged = await self._merge(prepared, trained)
@@ -134,22 +85,28 @@ class Pipeline:
         scores = await self._evaluate_ggufs(ggufs)
         await self._install(ggufs, scores)
 
+    async def _check_install(self) -> None:
+        """Finds out before any work that the model could not be installed."""
+        if self._spec.install.enabled:
+            address = self._services.addresses.gguf_converter
+            check = self._services.check_install
+            await patiently(lambda: check(address, self._spec.install), f"{self._name} check_install")
+
     async def _prepare(self) -> Result:
-        return await self._stage("prepare", trainer_pb2.PrepareRequest(spec=self._spec))
+        return await self._attempts.run("prepare", lambda: trainer_pb2.PrepareRequest(spec=self._spec))
 
     async def _train(self, prepared: Result) -> Result:
-        request = trainer_pb2.TrainRequest(
-            spec=self._spec,
-            model_path=prepared["model_path"],
-            resume_from=self._spec.train.resume_from_checkpoint,
-        )
-        return await self._stage("train", request, self._spec.resources.gpus)
+        def request() -> trainer_pb2.TrainRequest:
+            resume_from = _newest_checkpoint(self._job()) or self._spec.train.resume_from_checkpoint
+            return trainer_pb2.TrainRequest(spec=self._spec, model_path=prepared["model_path"], resume_from=resume_from)
+
+        return await self._attempts.run("train", request, self._spec.resources.gpus)
 
     async def _merge(self, prepared: Result, trained: Result) -> Result:
         request = merger_pb2.MergeRequest(
             spec=self._spec.merge, model_path=prepared["model_path"], adapter=trained["adapter"]
         )
-        return await self._stage("merge", request)
+        return await self._attempts.run("merge", lambda: request)
 
     async def _convert(self, prepared: Result, merged: Result) -> Result:
         request = gguf_converter_pb2.ConvertRequest(
@@ -158,7 +115,7 @@ class Pipeline:
             model_name=self._spec.install.model_name,
             probe_questions=prepared["probe_questions"],
         )
-        return await self._stage("convert", request)
+        return await self._attempts.run("convert", lambda: request)
 
     async def _evaluate_folders(self, prepared: Result, merged: Result) -> None:
         targets = self._spec.evaluate.targets
@@ -181,7 +138,7 @@ class Pipeline:
 
     async def _evaluate(self, target: str, **model: Any) -> Result:
         request = evaluator_pb2.EvaluateRequest(spec=self._spec, target=target, **model)
-        scores = await self._stage(f"evaluate-{target}", request, self._spec.resources.gpus)
+        scores = await self._attempts.run(f"evaluate-{target}", lambda: request, self._spec.resources.gpus)
         self._journal.change(self._name, lambda job: _with_scores(job, target, scores))
         return scores
 
@@ -199,83 +156,9 @@ class Pipeline:
         request = gguf_converter_pb2.InstallRequest(
             spec=install, gguf=file["path"], sha256=file["sha256"], quant_type=quant_type
         )
-        installed = await self._stage("install", request)
+        installed = await self._attempts.run("install", lambda: request)
         result = {"installed_path": installed["path"], "installed_sha256": installed["sha256"]}
         self._journal.change(self._name, lambda job: _with_result(job, **result))
-
-    async def _stage(self, stage: str, request: Any, gpus: float = 0) -> Result:
-        """Runs a stage until an attempt at it succeeds; takes an earlier attempt's result if there is one."""
-        newest = newest_attempt(self._job(), stage)
-        if newest is not None and newest.state == job_pb2.Attempt.STATE_SUCCEEDED:
-            return json_format.MessageToDict(newest.result)
-        key = await self._attached(newest) if newest else None
-        _, method, response = _METHODS[_kind(stage)]
-        for pause in (*_RETRIES, None):
-            key = key or self._journal.open_attempt(self._name, stage)
-            request.run.key.CopyFrom(key)
-            call = Call(self._services.addresses.of_stage(stage), method, request, response, gpus)
-            last = await self._attempt(key, call)
-            if last.HasField("finished"):
-                return json_format.MessageToDict(last.finished.result)
-            if pause is None or not last.failed.retryable:
-                raise error_of_failure(last.failed)
-            _LOG.warning("retrying", job=self._name, stage=stage, reason=last.failed.reason, after_seconds=pause)
-            await asyncio.sleep(pause)
-            key = None
-        raise AssertionError("the loop returns or raises")
-
-    async def _attempt(self, key: types_pb2.RunKey, call: Call) -> types_pb2.Event:
-        """One attempt: records its events and returns the last; a cancelled one is stopped at its service."""
-        try:
-            async for event in self._services.drive(call):
-                self._journal.run_event(self._name, key, event)
-                if event.WhichOneof("kind") in ("finished", "failed"):
-                    return event
-            lost: CutoffError = Unavailable(f"{call.address} closed the stream of {key.stage}")
-        except Unavailable as error:
-            lost = error
-        except asyncio.CancelledError:
-            if self._cancelling():
-                await self._cancel(key)
-            raise
-        event = types_pb2.Event(failed=failure_of(lost))
-        event.time.GetCurrentTime()
-        self._journal.run_event(self._name, key, event)
-        return event
-
-    async def _cancel_open_attempts(self) -> None:
-        """Stops what was under way when the coordinator went down in the middle of a cancel."""
-        open_states = (job_pb2.Attempt.STATE_WAITING, job_pb2.Attempt.STATE_RUNNING)
-        for attempt in self._job().attempts:
-            if attempt.state in open_states:
-                await self._cancel(attempt.key)
-
-    async def _cancel(self, key: types_pb2.RunKey) -> None:
-        """Stops a run and records that it was stopped, when no process of it is left."""
-        address = self._services.addresses.of_stage(key.stage)
-        try:
-            await self._services.cancel(address, key)
-        except NotFound:
-            pass  # it was still waiting for its hardware
-        except CutoffError as error:
-            _LOG.warning("the run could not be cancelled at its service", address=address, error=str(error))
-        event = types_pb2.Event(failed=failure_of(Cancelled("the run was cancelled")))
-        event.time.GetCurrentTime()
-        self._journal.run_event(self._name, key, event)
-
-    async def _attached(self, newest: job_pb2.Attempt) -> types_pb2.RunKey | None:
-        """The key of an attempt that was under way when the coordinator went down, if its service still has it."""
-        if newest.state not in (job_pb2.Attempt.STATE_WAITING, job_pb2.Attempt.STATE_RUNNING):
-            return None
-        runs: Sequence[run_pb2.Run] = await self._services.list_runs(
-            self._services.addresses.of_stage(newest.key.stage)
-        )
-        if any(run.key == newest.key for run in runs):
-            return newest.key
-        lost = types_pb2.Event(failed=failure_of(Unavailable("the run was lost with its service")))
-        lost.time.GetCurrentTime()
-        self._journal.run_event(self._name, newest.key, lost)
-        return None
 
     def _job(self) -> job_pb2.Job:
         return self._journal.store.get(self._name)
@@ -288,9 +171,16 @@ class Pipeline:
         _LOG.info("job ended", job=self._name, state=State.Name(state), error=str(error or ""))
 
 
-def _kind(stage: str) -> str:
-    """The stage without its target: evaluate for evaluate-merged."""
-    return stage.partition("-")[0]
+def _newest_checkpoint(job: job_pb2.Job) -> str:
+    """The last checkpoint that an earlier attempt at training published; "" when there is none."""
+    published = [
+        artifact.path
+        for attempt in job.attempts
+        if attempt.key.stage == "train"
+        for artifact in attempt.artifacts
+        if artifact.kind == "checkpoint"
+    ]
+    return published[-1] if published else ""
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> CutoffError:
@@ -317,7 +207,10 @@ def _with_result(job: job_pb2.Job, **fields: Any) -> job_pb2.Job:
 
 
 def _with_scores(job: job_pb2.Job, target: str, scores: Result) -> job_pb2.Job:
-    """The job with one target's scores in its result."""
+    """The job with one target's scores in its result, in place of earlier ones."""
+    others = [evaluation for evaluation in job.result.evaluations if evaluation.target != target]
+    del job.result.evaluations[:]
+    job.result.evaluations.extend(others)
     for question_set, values in scores["sets"].items():
         known = {name: value for name, value in values.items() if name in job_pb2.Evaluation.DESCRIPTOR.fields_by_name}
         evaluation = job_pb2.Evaluation(target=target, question_set=question_set)

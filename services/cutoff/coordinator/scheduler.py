@@ -51,6 +51,7 @@ def start_ray(address: str | None, state: Path) -> None:
     if address:
         ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
         return
+    os.environ.pop("RAY_ADDRESS", None)  # Ray would connect to it
     cpus = max(2, os.cpu_count() or 1)  # convert runs beside an evaluation, on one core too
     ray.init(
         num_cpus=cpus,

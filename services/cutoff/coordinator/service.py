@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ from cutoff.errors import Fault, InvalidInput
 from cutoff.spec import JobSpec, spec_from_proto, spec_to_proto
 from cutoff.v1 import job_pb2, job_pb2_grpc
 
-_PAGE, _LARGEST_PAGE = 50, 500
+_PAGE, _LARGEST_PAGE = 50, 100
+_LAST = 2**63 - 1
+"""The largest number the store can compare with."""
 
 Admit = Callable[[JobSpec], None]
 """Raises when a job cannot be taken (see `admission`)."""
@@ -42,7 +45,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
 
     async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Any) -> job_pb2.ListJobsResponse:
         """A page of jobs."""
-        if request.page_token and not request.page_token.isdigit():
+        if request.page_token and not re.fullmatch("[0-9]{1,18}", request.page_token):
             raise InvalidInput([Fault("page_token", "is not one this server gave", "leave it empty to begin anew")])
         size = min(request.page_size or _PAGE, _LARGEST_PAGE)
         jobs, token = self._journal.store.page(size, request.page_token)
@@ -50,7 +53,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
 
     async def WatchJob(self, request: job_pb2.WatchJobRequest, context: Any) -> AsyncIterator[job_pb2.WatchJobResponse]:
         """A job's events, from any point to its end."""
-        async for event in self._journal.watch(request.name, request.after_sequence):
+        async for event in self._journal.watch(request.name, min(request.after_sequence, _LAST)):
             yield job_pb2.WatchJobResponse(event=event)
 
     async def CancelJob(self, request: job_pb2.CancelJobRequest, context: Any) -> job_pb2.CancelJobResponse:

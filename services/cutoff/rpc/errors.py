@@ -51,7 +51,9 @@ def failure_of(error: errors.CutoffError) -> types_pb2.Failure:
 def error_of_failure(failure: types_pb2.Failure) -> errors.CutoffError:
     """The error a message carries; an unknown reason becomes a plain CutoffError."""
     if failure.reason == errors.InvalidInput.reason and failure.faults:
-        return errors.InvalidInput([errors.Fault(f.where, f.what, f.fix) for f in failure.faults])
+        error = errors.InvalidInput([errors.Fault(f.where, f.what, f.fix) for f in failure.faults])
+        error.message = failure.message  # it may count more faults than it lists
+        return error
     return _CLASSES.get(failure.reason, errors.CutoffError)(failure.message, failure.remedy)
 
 

@@ -17,6 +17,8 @@ import grpc
 
 from cutoff.errors import NotFound, Refused
 
+_SHORTEST_TOKEN = 16
+
 TOKEN_HEADER = "authorization"  # noqa: S105 - a header's name
 
 
@@ -44,6 +46,7 @@ class ServerSecurity:
 
         Raises:
             NotFound: A variable names a file that is not there.
+            Refused: The token file holds no token.
         """
         certificate, key = _read("CUTOFF_CERT_FILE"), _read("CUTOFF_KEY_FILE")
         credentials = grpc.ssl_server_credentials([(key, certificate)]) if certificate and key else None
@@ -81,6 +84,7 @@ class ClientSecurity:
 
         Raises:
             NotFound: A variable names a file that is not there.
+            Refused: The token file holds no token.
         """
         return cls(_token(), _read("CUTOFF_CA_FILE"))
 
@@ -91,7 +95,15 @@ class ClientSecurity:
 
 def _token() -> str | None:
     content = _read("CUTOFF_TOKEN_FILE")
-    return content.decode().strip() if content else None
+    if content is None:
+        return None
+    token = content.decode("ascii", "replace").strip()
+    if len(token) < _SHORTEST_TOKEN:
+        raise Refused(
+            f"the file CUTOFF_TOKEN_FILE names holds no token of at least {_SHORTEST_TOKEN} characters",
+            "write one: openssl rand -hex 32",
+        )
+    return token
 
 
 def _read(variable: str) -> bytes | None:

@@ -168,8 +168,8 @@ class InstallSpec(_Section):
 class ResourcesSpec(_Section):
     """What the job's GPU stages hold."""
 
-    gpus: float = Field(1, ge=0, le=1024)
-    """GPUs held by train and evaluate; 0 works on the CPU."""
+    gpus: float = Field(1, ge=0, le=1024, multiple_of=1)
+    """GPUs held by train and evaluate, a whole number; 0 works on the CPU."""
 
 
 class JobSpec(_Section):

@@ -2,7 +2,7 @@
 
 Work functions get a `Reporter` and know nothing of processes or gRPC. In a service the events travel to the
 parent through a pipe (`stage/child.py`); in the document's four commands they go to the terminal
-(`telemetry/terminal.py`).
+(`stage/terminal.py`).
 """
 
 from __future__ import annotations

@@ -13,17 +13,18 @@ import multiprocessing.forkserver
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cutoff.artifacts import Roots, attempt_folder, sweep_partials
-from cutoff.errors import Cancelled, CutoffError, Killed, NotFound, Refused
+from cutoff.errors import Cancelled, CutoffError, Killed, NotFound, Unavailable
 from cutoff.process import stop_group
 from cutoff.rpc import failure_of
 from cutoff.stage.child import Assignment, run_child
@@ -42,7 +43,7 @@ class Limits:
     """Times, in seconds."""
 
     grace: float = 60.0
-    """Between SIGTERM and SIGKILL: long enough to write a checkpoint."""
+    """Between SIGTERM and SIGKILL: long enough to clean up."""
     lease: float = 600.0
     """How long a run goes on with nobody watching."""
     exit: float = 10.0
@@ -62,7 +63,8 @@ class _Run:
     events: list[types_pb2.Event] = field(default_factory=list)
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
     ended: bool = False
-    cancelled: bool = False
+    stopped_for: CutoffError | None = None
+    """Why it was told to stop, if it was."""
     watchers: int = 0
     unwatched_since: float = field(default_factory=time.monotonic)
 
@@ -134,7 +136,7 @@ class Runs:
 
         Raises:
             InvalidInput: The key holds no plain names.
-            Refused: The service is stopping.
+            Unavailable: The service is stopping.
         """
         await self.warm_up()
         run = self._runs.get(_key(request.run.key)) or self._start(request, target, swept)
@@ -155,17 +157,18 @@ class Runs:
         if run is None:
             self._never.add(_key(key))
             raise NotFound(f"no run {_name(key)} here")
-        await self._stop(run)
+        await self._stop(run, Cancelled("the run was cancelled"))
         return run.describe()
 
     async def close(self) -> None:
         """Stops every run; new ones are refused."""
         self._closing = True
-        await asyncio.gather(*(self._stop(run) for run in self._runs.values()))
+        stopping = Unavailable("the service was stopped")
+        await asyncio.gather(*(self._stop(run, stopping) for run in self._runs.values()))
 
     def _start(self, request: Any, target: str, swept: Iterable[Path]) -> _Run:
         if self._closing:
-            raise Refused("the service is stopping", "retry when it is back")
+            raise Unavailable("the service is stopping", "retry when it is back")
         key = request.run.key
         if _key(key) in self._never:
             raise Cancelled(f"the run {_name(key)} was cancelled before it began")
@@ -190,25 +193,24 @@ class Runs:
     def _read(self, run: _Run, events: Connection, loop: asyncio.AbstractEventLoop) -> None:
         """On a thread of the run's own: passes its events on; the last one only when its processes are gone."""
         last: types_pb2.Event | None = None
-        while multiprocessing.connection.wait([events, run.process.sentinel]):
+        try:
+            for event in _received(events, run.process):
+                if event.WhichOneof("kind") in ("finished", "failed"):
+                    last = event
+                else:
+                    _tell(loop, self._add(run, event))
+            run.process.join(self._limits.exit)
+        finally:
+            stop_group(run.pid, grace=0)
+            run.process.join()
+            events.close()
+            run.lifeline.close()
             try:
-                event = types_pb2.Event.FromString(events.recv_bytes()) if events.poll() else None
-            except EOFError:
-                break
-            if event is None:
-                break
-            if event.WhichOneof("kind") in ("finished", "failed"):
-                last = event
-            else:
-                _tell(loop, self._add(run, event))
-        run.process.join(self._limits.exit)
-        stop_group(run.pid, grace=0)
-        run.process.join()
-        events.close()
-        run.lifeline.close()
-        for folder in run.swept:
-            sweep_partials(folder)
-        _tell(loop, self._end(run, last or _death(run)))
+                for folder in run.swept:
+                    sweep_partials(folder)
+            except OSError as error:
+                _LOG.warning("half-written files were left behind", job=run.key.job, error=str(error))
+            _tell(loop, self._end(run, last or _death(run)))
 
     async def _add(self, run: _Run, event: types_pb2.Event, last: bool = False) -> None:
         async with run.news:
@@ -219,8 +221,8 @@ class Runs:
         metrics.observe_run(run.key, event)
 
     async def _end(self, run: _Run, last: types_pb2.Event) -> None:
-        if run.cancelled and last.WhichOneof("kind") == "failed":
-            last.failed.CopyFrom(failure_of(Cancelled("the run was cancelled")))
+        if run.stopped_for is not None and last.WhichOneof("kind") == "failed":
+            last.failed.CopyFrom(failure_of(run.stopped_for))
         await self._add(run, last, last=True)
         outcome = last.failed.reason.lower() if last.HasField("failed") else "succeeded"
         metrics.RUNS.labels(run.key.stage, outcome).inc()
@@ -239,7 +241,7 @@ class Runs:
                 if run.ended and after >= len(run.events):
                     return
                 async with run.news:
-                    if len(run.events) == after:
+                    if len(run.events) <= after:
                         await run.news.wait()
         finally:
             run.watchers -= 1
@@ -252,14 +254,14 @@ class Runs:
         while not run.watchers and not run.ended:
             left = run.unwatched_since + self._limits.lease - time.monotonic()
             if left <= 0:
-                _LOG.warning("nobody watches: stopping", job=run.key.job, stage=run.key.stage)
-                await self._stop(run)
+                await self._stop(run, Unavailable("nobody watched the run for the length of its lease"))
                 return
             await asyncio.sleep(left)
 
-    async def _stop(self, run: _Run) -> None:
+    async def _stop(self, run: _Run, cause: CutoffError) -> None:
         if not run.ended:
-            run.cancelled = True
+            _LOG.info("stopping a run", job=run.key.job, stage=run.key.stage, cause=cause.message)
+            run.stopped_for = run.stopped_for or cause
             await asyncio.to_thread(stop_group, run.pid, self._limits.grace)
             async with run.news:
                 await run.news.wait_for(lambda: run.ended)
@@ -273,6 +275,17 @@ class Runs:
         ended = [key for key, run in self._runs.items() if run.ended]
         for key in ended[: max(0, len(ended) - _KEPT)]:
             del self._runs[key]
+
+
+def _received(events: Connection, process: multiprocessing.process.BaseProcess) -> Iterator[types_pb2.Event]:
+    """A child's events until it closes the pipe or ends; what it was saying when it was killed is dropped."""
+    while multiprocessing.connection.wait([events, process.sentinel]):
+        try:
+            if not events.poll():
+                return
+            yield types_pb2.Event.FromString(events.recv_bytes())
+        except (EOFError, OSError, DecodeError):
+            return
 
 
 def _death(run: _Run) -> types_pb2.Event:
@@ -301,10 +314,10 @@ def _death(run: _Run) -> types_pb2.Event:
 
 def _tell(loop: asyncio.AbstractEventLoop, news: Coroutine[Any, Any, None]) -> None:
     """Runs a coroutine on the loop from another thread, and waits for it; in order, and not too fast."""
-    try:
-        asyncio.run_coroutine_threadsafe(news, loop).result()
-    except RuntimeError:  # the loop is closed: the service is gone, and nobody is left to tell
+    if loop.is_closed():  # the service is gone, and nobody is left to tell
         news.close()
+        return
+    asyncio.run_coroutine_threadsafe(news, loop).result()
 
 
 def _key(key: types_pb2.RunKey) -> _Key:

@@ -1,14 +1,15 @@
 """The order of stages, retries, cancelling and taking up, with a scripted scheduler in place of Ray."""
 
 import asyncio
+import dataclasses
 
 import pytest
 
-from cutoff.coordinator.job import with_attempt
+from cutoff.coordinator.attempts import Addresses, Services
+from cutoff.coordinator.job import OPEN, with_attempt, with_event
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
-from cutoff.coordinator.pipeline import Addresses, Services
-from cutoff.errors import NotFound, Refused
+from cutoff.errors import NotFound, Refused, Unavailable
 from cutoff.stage.report import Reporter
 from cutoff.v1 import job_pb2, run_pb2, types_pb2
 
@@ -29,28 +30,42 @@ RESULTS = {
 
 
 class Script:
-    """Drives stages as told: by stage, what its next attempts end with; a stage not named succeeds."""
+    """Drives stages as told: by stage, what its next attempts do; a stage not named succeeds.
+
+    An ending is "hang", "lost" (the stream breaks), "checkpoint then lost", or the Failure the run ends with.
+    """
 
     def __init__(self, **endings):
         self.endings = {stage.replace("_", "-"): list(events) for stage, events in endings.items()}
         self.calls = []
         self.cancelled = []
         self.running = []
-        self.install_error = None
+        self.install_errors = []
+        self.list_errors = []
 
     async def drive(self, call):
         stage = call.request.run.key.stage
-        self.calls.append(call)
-        yield types_pb2.Event(started=types_pb2.Started(pid=1))
+        seen = type(call.request)()
+        seen.CopyFrom(call.request)
+        self.calls.append(dataclasses.replace(call, request=seen))
+        sequence = call.request.run.after_sequence
+        if sequence == 0:
+            yield types_pb2.Event(sequence=1, started=types_pb2.Started(pid=1))
         ending = self.endings.get(stage, [])
         if ending:
-            failure = ending.pop(0)
-            if failure == "hang":
+            now = ending.pop(0)
+            if now == "hang":
                 await asyncio.sleep(3600)
-            yield types_pb2.Event(failed=failure)
+            if now == "checkpoint then lost":
+                artifact = types_pb2.Artifact(kind="checkpoint", path="jobs/x/train/1/checkpoint-5")
+                yield types_pb2.Event(sequence=2, artifact=artifact)
+            if isinstance(now, str):
+                raise Unavailable("the stream broke")
+            yield types_pb2.Event(sequence=sequence + 2, failed=now)
             return
         events = []
         Reporter(events.append).finished(RESULTS[stage.partition("-")[0]])
+        events[0].sequence = sequence + 2
         yield events[0]
 
     async def cancel(self, address, key):
@@ -59,11 +74,13 @@ class Script:
             raise NotFound("not here")
 
     async def list_runs(self, address):
+        if self.list_errors:
+            raise self.list_errors.pop()
         return self.running
 
     async def check_install(self, address, spec):
-        if self.install_error:
-            raise self.install_error
+        if self.install_errors:
+            raise self.install_errors.pop()
 
     @property
     def stages(self):
@@ -91,7 +108,7 @@ def run_job(store, spec, script, meanwhile=None):
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr("cutoff.coordinator.pipeline._RETRIES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("cutoff.coordinator.attempts.RETRIES", (0.0, 0.0, 0.0))
 
 
 def test_all_stages_in_order_and_the_result(store, spec):
@@ -163,14 +180,56 @@ def test_other_failures_are_not_retried(store, spec, reason):
 
 def test_a_failure_beside_another_stage_fails_the_job(store, spec):
     failure = types_pb2.Failure(reason="CHECK_FAILED", message="tokens differ")
-    job = run_job(store, spec, Script(convert=[failure]))
+    script = Script(convert=[failure])
+    script.endings["evaluate-base"] = ["hang"]
+    job = run_job(store, spec, script)
     assert job.state == job_pb2.Job.STATE_FAILED
     assert job.failure.message == "tokens differ"
+    assert [stage for _, stage in script.cancelled] == ["evaluate-base"], "nothing of a failed job goes on"
+    assert not [a for a in job.attempts if a.state in OPEN]
+
+
+def test_a_run_somebody_else_cancelled_fails_the_job(store, spec):
+    job = run_job(store, spec, Script(merge=[types_pb2.Failure(reason="CANCELLED", message="the run was cancelled")]))
+    assert job.state == job_pb2.Job.STATE_FAILED
+    assert job.failure.reason == "CANCELLED"
+
+
+def test_a_lost_stream_attaches_to_the_run_that_goes_on(store, spec):
+    script = Script(train=["checkpoint then lost"])
+
+    async def still_there(address):
+        return [run_pb2.Run(key=call.request.run.key) for call in script.calls]
+
+    script.list_runs = still_there
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    trains = [call.request.run for call in script.calls if call.request.run.key.stage == "train"]
+    assert [(run.key.attempt, run.after_sequence) for run in trains] == [(1, 0), (1, 2)]
+    [attempt] = [a for a in job.attempts if a.key.stage == "train"]
+    assert len(attempt.artifacts) == 1, "nothing is recorded twice"
+
+
+def test_a_training_lost_with_its_service_goes_on_from_its_newest_checkpoint(store, spec):
+    script = Script(train=["checkpoint then lost"])
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    trains = [call.request for call in script.calls if call.request.run.key.stage == "train"]
+    assert [request.run.key.attempt for request in trains] == [1, 2]
+    assert [request.resume_from for request in trains] == ["", "jobs/x/train/1/checkpoint-5"]
+    assert job.attempts[1].failure.reason == "UNAVAILABLE"
+
+
+def test_services_that_are_not_up_yet_are_waited_for(store, spec):
+    script = Script(prepare=["lost"])
+    script.install_errors = [Unavailable("not up")] * 2
+    script.list_errors = [Unavailable("not up")] * 2
+    assert run_job(store, spec, script).state == job_pb2.Job.STATE_SUCCEEDED
 
 
 def test_a_models_folder_that_cannot_be_written_is_found_before_work(store, spec):
     script = Script()
-    script.install_error = Refused("the models folder cannot be written", "chmod it")
+    script.install_errors = [Refused("the models folder cannot be written", "chmod it")]
     job = run_job(store, spec, script)
     assert job.failure.remedy == "chmod it"
     assert script.stages == []
@@ -184,8 +243,15 @@ def test_a_model_below_its_bar_is_not_installed(store, spec, monkeypatch):
     assert job.state == job_pb2.Job.STATE_SUCCEEDED
     assert job.result.missed == ["retain accuracy 0.5 is below 0.7"]
     assert "install" not in script.stages
+
+
+def test_a_bar_of_none_installs_anything(store, spec, monkeypatch):
+    missed = {"validation": {"missed_minimum": ["retain accuracy 0.5 is below 0.7"], "missed_target": []}}
+    monkeypatch.setitem(RESULTS, "evaluate", {"sets": missed})
     spec.install.require = "none"
-    store.submit(spec, "r2")
+    job = run_job(store, spec, Script())
+    assert not job.result.missed
+    assert job.result.installed_path
 
 
 @pytest.mark.parametrize(
@@ -246,11 +312,38 @@ def test_a_restart_takes_results_that_are_there_and_attaches_to_what_runs(store,
     assert script.stages[0] == "train"
     assert "prepare" not in script.stages
     assert script.calls[0].request.run.key.attempt == 1
+    assert script.calls[0].request.run.after_sequence == 1, "only what was missed is replayed"
+
+
+def test_a_restart_while_evaluating_counts_no_score_twice(store, spec):
+    async def first_life():
+        script = Script()
+        script.endings["evaluate-q8_0"] = ["hang"]
+        journal = Journal(store)
+        jobs = Jobs(journal, script.services())
+        job, _ = journal.submit(spec, "r1")
+        jobs.start(job.name)
+        while "evaluate-q8_0" not in script.stages:
+            await asyncio.sleep(0.01)
+        await jobs.suspend()
+        return job.name
+
+    async def second_life(name):
+        journal = Journal(store)
+        Jobs(journal, Script().services()).take_up()
+        async for _ in journal.watch(name, 0):
+            pass
+        return journal.current(name)
+
+    job = asyncio.run(second_life(asyncio.run(first_life())))
+    assert sorted(e.target for e in job.result.evaluations) == ["base", "merged", "q4_k_m", "q8_0"]
 
 
 def test_a_restart_starts_a_lost_run_anew(store, spec):
     job, _ = store.submit(spec, "r1")
-    store.change(job.name, lambda job: with_attempt(job, "prepare")[0])
+    job = store.change(job.name, lambda job: with_attempt(job, "prepare")[0])
+    started = types_pb2.Event(sequence=1, started=types_pb2.Started(pid=1))
+    store.change(job.name, lambda job: with_event(job, job.attempts[0].key, started))
 
     async def main():
         script = Script()

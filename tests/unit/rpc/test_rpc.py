@@ -182,3 +182,22 @@ def test_nobody_there_is_unavailable():
         pytest.raises(errors.Unavailable, match=r"127.0.0.1:1"),
     ):
         list_runs(peer)
+
+
+@pytest.mark.parametrize("content", ["", "\n", "  \n", "short"])
+def test_a_token_file_without_a_token_is_refused(tmp_path, monkeypatch, content):
+    path = tmp_path / "token"
+    path.write_text(content)
+    monkeypatch.setenv("CUTOFF_TOKEN_FILE", str(path))
+    for security in (ServerSecurity, ClientSecurity):
+        with pytest.raises(errors.Refused, match="no token"):
+            security.from_environment()
+
+
+def test_the_count_of_faults_survives_although_not_all_are_listed():
+    class Many(errors.InvalidInput):
+        def __init__(self):
+            super().__init__([errors.Fault("a:1", "is wrong", "")])
+            self.message = "400 faults in the input:\n  a:1: is wrong\n  and 399 more"
+
+    assert error_of_failure(failure_of(Many())).message.startswith("400 faults")

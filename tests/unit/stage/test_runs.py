@@ -169,3 +169,36 @@ def test_a_run_cancelled_before_it_began_never_begins(roots, tmp_path):
             await collect(runs, make_request(), "count")
 
     asyncio.run(main())
+
+
+def test_a_child_that_dies_in_mid_message_ends_its_run(roots, preload, tmp_path):
+    async def main():
+        runs = Runs("merger", roots, tmp_path / "locks", preload, Limits(exit=1.0))
+        last = (await asyncio.wait_for(collect(runs, make_request(), "die_in_mid_sentence"), 30))[-1]
+        assert last.HasField("failed")
+
+    asyncio.run(main())
+
+
+def test_a_watcher_from_the_future_does_not_stop_the_service(roots, tmp_path):
+    async def main():
+        runs = Runs("merger", roots, tmp_path / "locks", ("cutoff.stage.child",), Limits(grace=0.5))
+        await first_log(runs, make_request(), "hang")
+        watcher = asyncio.create_task(collect(runs, make_request(after=10**9), "hang"))
+        await asyncio.sleep(0.2)
+        await asyncio.wait_for(runs.cancel(make_request().run.key), 20)
+        assert await asyncio.wait_for(watcher, 20) == []
+
+    asyncio.run(main())
+
+
+def test_a_run_that_its_service_stops_may_be_tried_again(roots, tmp_path):
+    async def main():
+        runs = Runs("merger", roots, tmp_path / "locks", ("cutoff.stage.child",), Limits(grace=0.5))
+        watcher = asyncio.create_task(collect(runs, make_request(), "hang"))
+        await first_log(runs, make_request(), "hang")
+        await runs.close()
+        failed = (await watcher)[-1].failed
+        assert (failed.reason, failed.retryable) == ("UNAVAILABLE", True)
+
+    asyncio.run(main())

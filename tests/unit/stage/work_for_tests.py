@@ -35,6 +35,17 @@ def hang(request, run):
     return {}
 
 
+def die_in_mid_sentence(request, run):
+    """Ends without a word while the service waits for the rest of a message."""
+    run.report.log("x" * 1000)
+    for descriptor in range(3, 64):
+        try:
+            os.write(descriptor, (1000).to_bytes(4, "big") + b"half of it")
+        except OSError:
+            continue
+    os._exit(1)
+
+
 def hang_deaf(request, run):
     """Like hang, but deaf to SIGTERM: only SIGKILL ends it."""
     import signal
