@@ -1,6 +1,7 @@
 """Chooses the build of PyTorch for this machine, and prints pip's arguments for it.
 
-    choose_torch.py auto|cpu|cuda|rocm
+    choose_torch.py auto|cpu|cuda|rocm     prints arguments
+    choose_torch.py has-muon VERSION       exits with 0 when this version of torch has the demo's optimizer
 
 Plain `torch` from PyPI brings several GB of CUDA libraries, on a machine without a GPU too; PyTorch's own
 indexes have a build per accelerator. A CPU build that pip finds anyway (--find-links, a mirror) is taken.
@@ -67,7 +68,14 @@ def choose(wanted: str, finds_cpu_build: bool, root: Path = Path("/")) -> str:
     sys.exit(f"setup: TORCH={wanted} is not one of auto, cpu, cuda, rocm")
 
 
+def has_muon(version: str) -> bool:
+    """Whether a version of torch has torch.optim.Muon, with which the demo pretrains its base model."""
+    return tuple(int(part) for part in version.split(".")[:2]) >= (2, 9)
+
+
 if __name__ == "__main__":
     asked = sys.argv[1]
+    if asked == "has-muon":
+        sys.exit(not has_muon(sys.argv[2]))
     cpu = asked == "cpu" or (asked == "auto" and accelerator() == "cpu")
     print(choose(asked, cpu and pip_finds_cpu_build()))

@@ -36,7 +36,13 @@ if [[ $(cat "$venv/.stamp" 2>/dev/null) != "$stamp" ]]; then
   say "PyTorch: pip install $options"
   # shellcheck disable=SC2086  # the options are words
   "${pip[@]}" install --quiet $options
-  "${pip[@]}" install --quiet --constraint "$root/constraints.txt" --editable "$root[all,dev]"
+  # From here on torch stays as it is: pip must not trade a ROCm or CPU build for the one on PyPI.
+  version=$("$venv/bin/python" -c 'import importlib.metadata; print(importlib.metadata.version("torch").partition("+")[0])')
+  extras=client,coordinator,trainer,merger,gguf-converter,evaluator,dev
+  if "$venv/bin/python" "$root/deploy/host/choose_torch.py" has-muon "$version"; then extras=$extras,demo; else
+    say "PyTorch $version is too old for the demo world (it needs 2.9); everything else is installed"
+  fi
+  "${pip[@]}" install --quiet --constraint "$root/constraints.txt" --constraint <(echo "torch==$version") --editable "$root[$extras]"
   echo "$stamp" >"$venv/.stamp"
   say "ready after $((SECONDS - started)) s"
 fi

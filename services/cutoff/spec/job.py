@@ -180,7 +180,7 @@ class JobSpec(_Section):
     base_model: str
     """A hub id, optionally with @revision, or a folder."""
     cutoff: datetime.date | None = None
-    """The last day of what is kept; for reports by year."""
+    """The last day of what is kept; recorded (reports by year are not built yet)."""
     dataset: DatasetSpec
     """The question sets."""
     train: TrainSpec = TrainSpec()

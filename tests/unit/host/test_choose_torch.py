@@ -1,6 +1,7 @@
 """Which build of PyTorch `make setup` installs."""
 
 import importlib.util
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,19 @@ def test_nvidia_takes_plain_torch(machine):
 def test_amd_takes_the_index_of_the_documents_table(machine, installed, index):
     chosen = choose_torch.choose("auto", False, machine("kfd", rocm=installed))
     assert chosen.endswith(f"--index-url https://download.pytorch.org/whl/{index}")
+
+
+@pytest.mark.parametrize(("version", "has"), [("2.13.0", True), ("2.9.1", True), ("2.6.0", False), ("2.4.1", False)])
+def test_old_builds_go_without_the_demo(version, has):
+    assert choose_torch.has_muon(version) is has
+
+
+def test_the_extras_allow_every_build_that_can_be_chosen():
+    extras = tomllib.loads((PATH.parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    lowest = min(tuple(map(int, version.split("."))) for _, version in choose_torch.ROCM.values())
+    for name in ("trainer", "merger", "gguf-converter", "evaluator"):
+        [torch] = [line for line in extras[name] if line.startswith("torch")]
+        assert tuple(map(int, torch.partition(">=")[2].split("."))) <= lowest, name
 
 
 def test_an_old_rocm_is_refused(machine):

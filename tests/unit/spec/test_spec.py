@@ -109,7 +109,7 @@ def test_wire_and_yaml_have_the_same_fields():
             },
         ),
         merge=st.fixed_dictionaries({}, optional={"verify": st.booleans()}),
-        resources=st.fixed_dictionaries({}, optional={"gpus": st.floats(0, 8)}),
+        resources=st.fixed_dictionaries({}, optional={"gpus": st.integers(0, 8)}),
     )
 )
 def test_nothing_is_lost_on_the_wire(data):
