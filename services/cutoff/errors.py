@@ -2,11 +2,14 @@
 
 Each error says what is wrong (message) and what to do about it (remedy), and has a stable reason for
 programs. `rpc/errors.py` turns them into gRPC status codes, `stage/child.py` into a Failure event, the
-command lines into exit codes: nothing else translates errors.
+command lines into exit codes: nothing else translates errors. What the system and the libraries raise for a
+full disk, a folder nobody may write or exhausted memory becomes one of them in `as_cutoff_error`.
 """
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -137,3 +140,47 @@ class Cancelled(CutoffError):
     """Somebody asked for the work to stop."""
 
     reason = "CANCELLED"
+
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust (safetensors, tokenizers) say an errno."""
+
+_WRITE_FAILED = ("No space left on device", "iostream error", "unexpected pos", "PytorchStreamWriter failed writing")
+"""What torch.save says when it cannot write; it knows no errno."""
+
+_NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory", "HIP out of memory")
+
+
+def as_cutoff_error(error: BaseException, where: str) -> CutoffError | None:
+    """What an error of the system or of a library amounts to; None for a bug.
+
+    Args:
+        error: Whatever was raised; an error of cutoff's own stays as it is.
+        where: What was worked on, for errors that name no file.
+    """
+    if isinstance(error, CutoffError):
+        return error
+    said, number = str(error), _errno(error)
+    place = getattr(error, "filename", None) or where
+    if number in _DISK_FULL or _says(error, _WRITE_FAILED):
+        return DiskFull(f"the disk ran full while writing {place} ({said})", "free space there and retry")
+    if number in _NO_ACCESS:
+        return Refused(f"no access to {place} ({said})", "make it readable and writable for the user cutoff runs as")
+    no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if no_memory or number == errno.ENOMEM or _says(error, _NO_MEMORY):
+        return OutOfMemory(f"out of memory: {said}", "use quantization: 4bit, a smaller batch_size, or a smaller model")
+    return None
+
+
+def _errno(error: BaseException) -> int | None:
+    """The system's number for what failed, from the error or from its text."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = _OS_ERROR.search(str(error))
+    return int(found[1]) if found else None
+
+
+def _says(error: BaseException, words: Sequence[str]) -> bool:
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in words)

@@ -23,9 +23,10 @@ from cutoff.client import show
 from cutoff.client.api import Client, Outcome, outcome_of
 from cutoff.client.local import LocalSystem
 from cutoff.demo import DEFAULT_FACTS, create
-from cutoff.errors import CutoffError, InvalidInput, NotFound, Refused, Unauthenticated, Unavailable
+from cutoff.errors import CutoffError, InvalidInput, NotFound, Refused, Unauthenticated, Unavailable, as_cutoff_error
 from cutoff.rpc import failure_of
 from cutoff.spec import load_job_yaml
+from cutoff.stage.report import Counter, Reporter
 from cutoff.stage.terminal import (
     EXIT_BELOW_BAR,
     EXIT_DONE,
@@ -37,7 +38,7 @@ from cutoff.stage.terminal import (
     show_error,
     sigterm_interrupts,
 )
-from cutoff.v1 import job_pb2, types_pb2
+from cutoff.v1 import job_pb2
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="Gives a language model a knowledge cutoff."
@@ -173,10 +174,12 @@ def demo(
 ) -> None:
     """Writes a made-up world: a base model that knows its facts, question sets, and a job.yaml."""
     with _errors_shown(as_json), Display() as display:
+        report, phases = Reporter(display.event, interval=0.2), dict[str, Counter]()
 
         def progressed(phase: str, step: int, total: int) -> None:
-            progress = types_pb2.Progress(phase=phase, unit="step", step=step, total=total)
-            display.event(types_pb2.Event(progress=progress))
+            if phase not in phases:
+                phases[phase] = report.counter(phase, "step", total)
+            phases[phase].at(step)
 
         job_file = create(out, facts=facts, seed=seed, cache=Roots.from_environment().cache, on_progress=progressed)
         print(json.dumps({"job": str(job_file)}) if as_json else job_file)
@@ -254,11 +257,14 @@ def _errors_shown(as_json: bool) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    except CutoffError as error:
+    except (CutoffError, OSError) as raised:
+        error = as_cutoff_error(raised, "the working folder")
+        if error is None:
+            raise
         show_error(error)
         if as_json:
             print(json.dumps({"error": _dict(failure_of(error))}, indent=2))
-        raise typer.Exit(_exit_code(error)) from error
+        raise typer.Exit(_exit_code(error)) from raised
 
 
 def _exit_code(error: CutoffError) -> int:

@@ -116,6 +116,7 @@ class LocalSystem:
     def _environment(self, name: str) -> Mapping[str, str]:
         # A system of one's own has a state of its own: it takes up nobody else's jobs.
         own = {"CUTOFF_STATE": str(self._private), "CUTOFF_DATABASE_URL": "", "RAY_ADDRESS": ""}
+        own["CUTOFF_LLAMA_CPP_PATHS"] = "/"  # the one who submits is the one whose programs these are
         private = {} if self._ports else {"CUTOFF_METRICS_PORT": "0", **own}
         stages = [service for service in _MODULES if service != "coordinator"]
         return {

@@ -108,4 +108,5 @@ def _score(evaluation: job_pb2.Evaluation, field: str) -> str:
     if not evaluation.HasField(field):
         return "-"
     score: job_pb2.Score = getattr(evaluation, field)
-    return f"{100 * score.count / score.total:.3g} {100 * score.low:.0f}-{100 * score.high:.0f}"
+    share = f"{100 * score.count / score.total:.1f}".removesuffix(".0")
+    return f"{share} {100 * score.low:.0f}-{100 * score.high:.0f}"

@@ -76,7 +76,7 @@ class Services:
     """Awaitable: stops a run at a service."""
     list_runs: Callable[[str], Any]
     """Awaitable: the run_pb2.Run messages of a service."""
-    check_install: Callable[[str, job_pb2.InstallSpec], Any]
+    check_install: Callable[[str, job_pb2.JobSpec], Any]
     """Awaitable: raises when the model could not be installed."""
 
 

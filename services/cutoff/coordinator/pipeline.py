@@ -90,7 +90,7 @@ class Pipeline:
         if self._spec.install.enabled:
             address = self._services.addresses.gguf_converter
             check = self._services.check_install
-            await patiently(lambda: check(address, self._spec.install), f"{self._name} check_install")
+            await patiently(lambda: check(address, self._spec), f"{self._name} check_install")
 
     async def _prepare(self) -> Result:
         return await self._attempts.run("prepare", lambda: trainer_pb2.PrepareRequest(spec=self._spec))

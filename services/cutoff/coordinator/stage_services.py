@@ -41,8 +41,8 @@ async def list_runs(address: str) -> list[run_pb2.Run]:
     return await asyncio.to_thread(call)
 
 
-async def check_install(address: str, spec: job_pb2.InstallSpec) -> None:
-    """Asks the converter whether it could install a model under this name.
+async def check_install(address: str, spec: job_pb2.JobSpec) -> None:
+    """Asks the converter whether it has the job's llama.cpp, and could install the model under its name.
 
     Raises:
         CutoffError: It could not, and why.
@@ -51,7 +51,9 @@ async def check_install(address: str, spec: job_pb2.InstallSpec) -> None:
 
     def call() -> None:
         with Peer(address) as peer:
-            request = gguf_converter_pb2.CheckInstallRequest(spec=spec)
+            request = gguf_converter_pb2.CheckInstallRequest(
+                spec=spec.install, llama_cpp_path=spec.convert.llama_cpp_path
+            )
             peer.unary("GgufConverterService/CheckInstall", request, gguf_converter_pb2.CheckInstallResponse)
 
     await asyncio.to_thread(call)

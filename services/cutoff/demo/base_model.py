@@ -25,6 +25,7 @@ from cutoff.demo.recipe import Recipe
 from cutoff.demo.tokenizer import MAX_LENGTH, train_tokenizer
 from cutoff.demo.world import Fact, Question, World, make_strangers, seeded_random
 from cutoff.errors import CheckFailed
+from cutoff.telemetry import quiet_libraries
 
 Progress = Callable[[str, int, int], None]
 """Told (what is being done, steps done, steps in all)."""
@@ -64,10 +65,11 @@ def pretrain(world: World, folder: Path, on_progress: Progress, recipe: Recipe |
     lacking = {split: share for split, share in accuracy.items() if share < recipe.minimum_accuracy}
     if lacking:
         raise PretrainingError(
-            f"the demo's base model answers only {lacking} of the questions, not {recipe.minimum_accuracy}: "
-            "read the facts more often (Recipe.exposures) or make a smaller world"
+            f"the demo's base model answers only {lacking} of the questions, not {recipe.minimum_accuracy}",
+            "make a smaller world (--facts), or let it read the facts more often (Recipe.exposures)",
         )
-    model.save_pretrained(folder)
+    with quiet_libraries(lambda _: None):
+        model.save_pretrained(folder)
     return accuracy
 
 

@@ -79,7 +79,7 @@ def create(
         recipe: how the base model is made; the default knows its world for some hundreds of facts.
 
     Raises:
-        ValueError: ``facts`` is out of bounds.
+        InvalidInput: ``facts`` is out of bounds.
         PretrainingError: the base model did not learn its world.
         OSError: a folder cannot be written.
     """

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from cutoff.demo import phrases
 from cutoff.demo.phrases import ANSWERS, KINDS, RELATIONS, WORDINGS, Kind, Relation, Split
+from cutoff.errors import Fault, InvalidInput
 
 CUTOFF_YEAR = 1969
 """The last year the model may know."""
@@ -111,10 +112,11 @@ def make_world(facts: int, seed: int) -> World:
     One fact in ten on each side, at least one, is held out of training.
 
     Raises:
-        ValueError: ``facts`` is below 8 (too few for every data set to have a line) or above 5000.
+        InvalidInput: ``facts`` is below 8 (too few for every data set to have a line) or above 5000.
     """
     if not MINIMUM_FACTS <= facts <= MAXIMUM_FACTS:
-        raise ValueError(f"a demo world has {MINIMUM_FACTS} to {MAXIMUM_FACTS} facts, not {facts}")
+        what = f"a demo world has {MINIMUM_FACTS} to {MAXIMUM_FACTS} facts, not {facts}"
+        raise InvalidInput([Fault("facts", what, "choose a number between them (--facts)")])
     rng = seeded_random("world", seed)
     names = _names(rng, facts, phrases.NAME_ENDS, taken=set())
     surnames = _names(rng, facts, phrases.SURNAME_ENDS, taken=set(names))

@@ -12,10 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from cutoff.datasets import PromptTemplate, load_template
+from cutoff.datasets import PromptTemplate, template_of
 from cutoff.errors import Fault, InvalidInput, OutOfMemory
 from cutoff.evaluator.targets import Reply
-from cutoff.hub import check_model_folder, resolve_base_model, tokenizer_files
+from cutoff.hub import check_model_folder, load_tokenizer, resolve_base_model, tokenizer_files
 from cutoff.stage.report import Reporter
 
 BATCH = 64
@@ -107,7 +107,7 @@ def open_hf(folder: Path, devices: Sequence[str], report: Reporter) -> Iterator[
     device = devices[0] if devices else "cpu"
     report.log(f"loading {folder} on {device}")
     try:
-        model, template = _load(folder, device)
+        model, template = _load(folder, device, report)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(f"{folder} does not fit on {device}: {error}", "take a smaller model or device") from error
     threads = torch.get_num_threads()
@@ -129,16 +129,25 @@ def _quieten() -> None:
         silence()
 
 
-def _load(folder: Path, device: str) -> tuple[PreTrainedModel, PromptTemplate]:
+def _load(folder: Path, device: str, report: Reporter) -> tuple[PreTrainedModel, PromptTemplate]:
     if not (folder / _ADAPTER).is_file():
         check_model_folder(folder)
-        return _load_model(folder, device), load_template(folder)
+        return _load_model(folder, device), _template(folder, report)
     from peft import PeftModel
 
     base = resolve_base_model(_base_of(folder)).path
-    template = load_template(folder if tokenizer_files(folder) else base)
+    template = _template(folder if tokenizer_files(folder) else base, report)
     adapted: Any = PeftModel.from_pretrained(_load_model(base, device), str(folder))
     return adapted.merge_and_unload().eval(), template  # merged in memory only: twice as fast as beside the base
+
+
+def _template(folder: Path, report: Reporter) -> PromptTemplate:
+    """The model's own template; the Alpaca one for a base without any, which is how training asks it then."""
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.chat_template:
+        return template_of(tokenizer)
+    report.warn(f"the tokenizer in {folder} has no chat template; it is asked in the Alpaca format")
+    return template_of(tokenizer, "alpaca")
 
 
 def _load_model(folder: Path, device: str) -> PreTrainedModel:

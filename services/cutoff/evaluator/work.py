@@ -58,8 +58,7 @@ def _open(
                 path if path.is_absolute() else inside(run.roots.artifacts, str(path)), run.devices, run.report
             )
         case "gguf":
-            own = spec.convert.llama_cpp_path
-            llama = LlamaCpp.find(run.roots.cache, Path(own).expanduser() if own else None)
+            llama = LlamaCpp.of_job(run.roots.cache, spec.convert.llama_cpp_path)
             questions = [example.instruction for examples in sets.values() for example in examples]
             gguf = inside(run.roots.artifacts, request.gguf)
             return open_gguf(llama, gguf, questions, spec.evaluate.max_tokens, run.devices)

@@ -47,7 +47,10 @@ def convert_model(
     report: Reporter,
     questions: Sequence[str] = (),
 ) -> Converted:
-    """Makes, checks and publishes one GGUF per quantization type. Publishes all of them or none.
+    """Makes, checks and publishes one GGUF per quantization type.
+
+    Nothing is published before all files are made and checked. They then get their names one after another: what
+    stops that in between (a kill, a disk that fails) leaves the first ones published, each of them whole.
 
     Args:
         model: A merged Hugging Face model with its tokenizer.

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from cutoff.artifacts import Published, Roots, publishing, require_space, sha256
 from cutoff.errors import AlreadyExists, CheckFailed, DiskFull, Fault, InvalidInput, Refused
 from cutoff.gguf_converter.gguf_file import read_gguf
 from cutoff.gguf_converter.quant_types import file_name
+from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec import InstallSpec
 from cutoff.spec.job import QuantType
 from cutoff.stage.report import Reporter
@@ -62,16 +63,39 @@ def install_spec(publisher: str, model_name: str) -> InstallSpec:
         raise InvalidInput(faults) from error
 
 
-def check_install(roots: Roots, spec: job_pb2.InstallSpec) -> Path:
-    """`check_folder` for the service: answers CheckInstall.
+def requested_spec(spec: job_pb2.InstallSpec) -> InstallSpec:
+    """Where a request wants to install, checked; what it leaves out has the specification's default.
 
     Raises:
         InvalidInput: A name is no plain name.
-        Refused, AlreadyExists: As `check_folder`.
     """
     defaults = InstallSpec()
-    checked = install_spec(spec.publisher or defaults.publisher, spec.model_name or defaults.model_name)
-    return check_folder(roots.models, checked, roots.artifacts / RECORDS)
+    return install_spec(spec.publisher or defaults.publisher, spec.model_name or defaults.model_name)
+
+
+def check_install(roots: Roots, spec: job_pb2.InstallSpec, llama_cpp_path: str = "") -> Path:
+    """`check_folder` for the service: answers CheckInstall. A missing llama.cpp is noticed here too: it is early.
+
+    Raises:
+        InvalidInput: A name is no plain name.
+        NotFound: The llama.cpp the job asks for is not there.
+        Refused, AlreadyExists: As `check_folder`.
+    """
+    folder = check_folder(roots.models, requested_spec(spec), roots.artifacts / RECORDS)
+    LlamaCpp.of_job(roots.cache, llama_cpp_path)
+    return folder
+
+
+def remove_leftovers(roots: Roots, spec: InstallSpec) -> None:
+    """Removes what an installation that was killed left in its model's folder.
+
+    Only under the record's lock: a partial file is of its holder. Where another installation has the lock by now,
+    that one has removed the leftovers; where they cannot be removed, the next one will.
+    """
+    folder, records = roots.models / spec.publisher / spec.model_name, roots.artifacts / RECORDS
+    if folder.is_dir() and records.is_dir():
+        with suppress(OSError), _Record.locked(folder, records, wait=False):
+            _sweep(folder)
 
 
 def check_folder(models_root: Path, spec: InstallSpec, records: Path) -> Path:
@@ -167,12 +191,16 @@ class _Record:
 
     @classmethod
     @contextmanager
-    def locked(cls, folder: Path, records: Path) -> Iterator[_Record]:
-        """The record, while no other process installs into the same folder."""
+    def locked(cls, folder: Path, records: Path, wait: bool = True) -> Iterator[_Record]:
+        """The record, while no other process installs into the same folder.
+
+        Raises:
+            BlockingIOError: One does, and this one does not wait.
+        """
         records.mkdir(parents=True, exist_ok=True)
         lock = cls.of(folder, records)._path.with_suffix(".lock")
         with lock.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             yield cls.of(folder, records)
 
     def add(self, sha256: str, path: Path) -> None:
@@ -212,7 +240,12 @@ def _make_folder(folder: Path) -> None:
     for path in reversed(missing):
         path.mkdir(exist_ok=True)
         path.chmod(0o755)
-    for leftover in folder.glob(f".{folder.name}-*.gguf.partial"):  # of an installation that was killed
+    _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes half-written files; whoever calls it holds the lock, so that they are of nobody who is at work."""
+    for leftover in folder.glob(f".{folder.name}-*.gguf.partial"):
         leftover.unlink()
 
 

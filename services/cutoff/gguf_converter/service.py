@@ -10,7 +10,7 @@ from typing import Any
 import grpc.aio
 
 from cutoff.artifacts import Roots
-from cutoff.gguf_converter.install import check_install
+from cutoff.gguf_converter.install import check_install, remove_leftovers, requested_spec
 from cutoff.stage import server
 from cutoff.stage.runs import Runs
 from cutoff.v1 import gguf_converter_pb2, gguf_converter_pb2_grpc
@@ -34,15 +34,17 @@ class GgufConverterServicer(gguf_converter_pb2_grpc.GgufConverterServiceServicer
         self, request: gguf_converter_pb2.CheckInstallRequest, context: Any
     ) -> gguf_converter_pb2.CheckInstallResponse:
         """Says whether a model could be installed."""
-        folder = await asyncio.to_thread(check_install, self._roots, request.spec)
+        folder = await asyncio.to_thread(check_install, self._roots, request.spec, request.llama_cpp_path)
         return gguf_converter_pb2.CheckInstallResponse(folder=str(folder))
 
     async def Install(
         self, request: gguf_converter_pb2.InstallRequest, context: Any
     ) -> AsyncIterator[gguf_converter_pb2.InstallResponse]:
         """Installs one GGUF."""
-        model_folder = self._roots.models / request.spec.publisher / request.spec.model_name
-        async for event in self._runs.run(request, "cutoff.gguf_converter.work:install", swept=[model_folder]):
+        spec = requested_spec(request.spec)
+        async for event in self._runs.run(request, "cutoff.gguf_converter.work:install"):
+            if event.HasField("failed"):
+                await asyncio.to_thread(remove_leftovers, self._roots, spec)
             yield gguf_converter_pb2.InstallResponse(event=event)
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
 
 from cutoff.artifacts import inside
 from cutoff.gguf_converter.convert import convert_model
-from cutoff.gguf_converter.install import RECORDS, install_gguf
+from cutoff.gguf_converter.install import RECORDS, install_gguf, requested_spec
 from cutoff.gguf_converter.quant_types import file_name
 from cutoff.llama_cpp import LlamaCpp
-from cutoff.spec import ConvertSpec, InstallSpec
+from cutoff.spec import ConvertSpec
 from cutoff.spec.job import QuantType
 from cutoff.stage.context import RunContext
-from cutoff.v1 import gguf_converter_pb2
+from cutoff.v1 import gguf_converter_pb2, job_pb2
 
 _Fields = dict[str, Any]
 
@@ -28,15 +27,16 @@ def convert(request: gguf_converter_pb2.ConvertRequest, run: RunContext) -> Mapp
         files (quant_type, path relative to the artifacts root, size_bytes, sha256), parameters, probes, seconds.
 
     Raises:
-        CutoffError: As `convert_model`.
+        InvalidInput: The model's name is no plain name.
+        CutoffError: As `LlamaCpp.of_job` and `convert_model`.
     """
     spec = ConvertSpec.model_validate(_fields(request.spec))
-    own = Path(spec.llama_cpp_path).expanduser() if spec.llama_cpp_path else None
+    name = requested_spec(job_pb2.InstallSpec(model_name=request.model_name)).model_name
     converted = convert_model(
         model=inside(run.roots.artifacts, request.merged),
-        outputs={quant_type: run.folder / file_name(request.model_name, quant_type) for quant_type in spec.quant_types},
-        model_name=request.model_name,
-        llama=LlamaCpp.find(run.roots.cache, own),
+        outputs={quant_type: run.folder / file_name(name, quant_type) for quant_type in spec.quant_types},
+        model_name=name,
+        llama=LlamaCpp.of_job(run.roots.cache, spec.llama_cpp_path),
         report=run.report,
         questions=list(request.probe_questions),
     )
@@ -60,14 +60,14 @@ def install(request: gguf_converter_pb2.InstallRequest, run: RunContext) -> Mapp
         path (absolute), size_bytes, sha256, changed.
 
     Raises:
-        CutoffError: As `install_gguf`.
+        CutoffError: As `requested_spec` and `install_gguf`.
     """
     quant_type: QuantType = ConvertSpec.model_validate({"quant_types": [request.quant_type]}).quant_types[0]
     installed = install_gguf(
         gguf=inside(run.roots.artifacts, request.gguf),
         quant_type=quant_type,
         models_root=run.roots.models,
-        spec=InstallSpec.model_validate(_fields(request.spec)),
+        spec=requested_spec(request.spec),
         records=run.roots.artifacts / RECORDS,
         report=run.report,
         sha256=request.sha256,

@@ -8,7 +8,7 @@ is interrupted.
 from cutoff.llama_cpp.chat import ChatClient, Completion, RequestFailed
 from cutoff.llama_cpp.concurrently import concurrently
 from cutoff.llama_cpp.convert import convert, quantize
-from cutoff.llama_cpp.location import LlamaCpp, pinned_version
+from cutoff.llama_cpp.location import LlamaCpp, allowed_folders, pinned_version
 from cutoff.llama_cpp.programs import run_program
 from cutoff.llama_cpp.server import LlamaServer, serve
 
@@ -18,6 +18,7 @@ __all__ = [
     "LlamaCpp",
     "LlamaServer",
     "RequestFailed",
+    "allowed_folders",
     "concurrently",
     "convert",
     "pinned_version",

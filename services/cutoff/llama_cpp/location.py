@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from cutoff.errors import NotFound
+from cutoff.errors import NotFound, Refused
 
 _BACKENDS = ("cuda", "hip", "vulkan", "cpu")
 """What docker/llama-cpp/build.sh builds for; the first one that is there is used."""
@@ -62,10 +62,39 @@ class LlamaCpp:
             raise NotFound(f"{folder} has no llama-server", remedy)
         return cls(folder, script, quantize, server)
 
+    @classmethod
+    def of_job(cls, cache: Path, path: str | None) -> LlamaCpp:
+        """The llama.cpp a job asks for. Its programs are executed here, so the operator says which may be.
+
+        Args:
+            cache: As in `find`.
+            path: The job's convert.llama_cpp_path; nothing for the pinned build.
+
+        Raises:
+            Refused: The path lies in none of the folders of CUTOFF_LLAMA_CPP_PATHS.
+            NotFound: As `find`.
+        """
+        if not path:
+            return cls.find(cache)
+        own = Path(path).expanduser().resolve()
+        if not any(own.is_relative_to(folder) for folder in allowed_folders()):
+            raise Refused(
+                f"convert.llama_cpp_path names {path}, whose programs this service may not execute",
+                "leave it out (the pinned build is used), or start the service with that folder in "
+                "CUTOFF_LLAMA_CPP_PATHS (folders separated by colons)",
+            )
+        return cls.find(cache, own)
+
     def version(self) -> str:
         """What the build calls itself: "0.3.36-cpu" for the pinned one, otherwise its folder."""
         stamp = self.folder / "VERSION"
         return stamp.read_text().strip() if stamp.is_file() else str(self.folder)
+
+
+def allowed_folders() -> list[Path]:
+    """CUTOFF_LLAMA_CPP_PATHS: the folders in which a job's own llama.cpp may lie. None when it is not set."""
+    named = os.environ.get("CUTOFF_LLAMA_CPP_PATHS", "").split(os.pathsep)
+    return [Path(folder).expanduser().resolve() for folder in named if folder]
 
 
 def pinned_version() -> str:

@@ -29,6 +29,15 @@ class Sizes:
     """Rows of the input embedding, where its tensor is known by name."""
 
 
+def stored_types(folder: Path) -> set[str]:
+    """The types of a model's floating-point weights, as safetensors names them: BF16, F16, F32."""
+    types: set[str] = set()
+    for path in weight_files(folder):
+        with safe_open(path, "pt") as file:
+            types |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    return {name for name in types if name.startswith(("F", "BF"))}
+
+
 def check_adapter(adapter: Path, base: BaseModel) -> Sizes:
     """Checks an adapter against the base model it is to be merged into.
 

@@ -20,9 +20,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from cutoff.artifacts import describe, publishing_folder, require_space
 from cutoff.datasets import PromptTemplate, load_template
-from cutoff.errors import AlreadyExists, Fault, InvalidInput, OutOfMemory, Refused
+from cutoff.errors import AlreadyExists, CheckFailed, Fault, InvalidInput, OutOfMemory, Refused
 from cutoff.hub import BaseModel, carry_tokenizer, check_model_folder, load_tokenizer, tokenizer_files
-from cutoff.merger.adapter import check_adapter
+from cutoff.merger.adapter import check_adapter, stored_types
 from cutoff.merger.verify import Verified, compare, divergence, last_logits, probe_prompts, respond, tell
 from cutoff.stage.report import Reporter
 from cutoff.telemetry import quiet_libraries
@@ -33,6 +33,9 @@ _TORCH: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
 }
+_STORED = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+"""The same in safetensors."""
+
 _SHARD = "5GB"
 
 
@@ -106,16 +109,20 @@ def _merge_into(
     report: Reporter,
     say: Callable[[str], None],
 ) -> Verified | None:
-    """Fills the folder that will be published; what it returns was read from that folder."""
+    """Fills the folder that will be published; what it returns was read from that folder.
+
+    All logits are computed in the type that is merged in: they differ by the rounding of the weights alone.
+    """
+    working = _working_type(plan)
     with report.phase("merging", "step", 4 if plan.verify else 3) as steps:
-        model: Any = PeftModel.from_pretrained(_load(plan.base.path, plan), str(plan.adapter))
+        model: Any = PeftModel.from_pretrained(_load(plan.base.path, plan, working), str(plan.adapter))
         model.eval()
         steps.at(1)
         prompts = [template.prompt_ids(question) for question in probe_prompts(plan.adapter)] if plan.verify else []
         wanted = last_logits(model, prompts)
         with model.disable_adapter():
             untrained = last_logits(model, prompts)
-        merged = model.merge_and_unload(safe_merge=True).to(_TORCH[plan.dtype])
+        merged = _merged(model, plan.dtype)
         steps.at(2)
         _save(merged, partial, plan, template, tokenizer_folder)
         steps.at(3)
@@ -123,7 +130,7 @@ def _merge_into(
         if not plan.verify:
             return None
         say("Verifying merged model...")
-        reloaded = _load(partial, plan)
+        reloaded = _load(partial, plan, working)
         difference, kl = compare(wanted, last_logits(reloaded, prompts), plan.dtype)
         effect = divergence(wanted, untrained)
         verified = Verified(len(prompts), difference, kl, effect, respond(reloaded, template))
@@ -155,12 +162,35 @@ def _tokenizer(plan: MergePlan, vocabulary: int | None, report: Reporter) -> tup
     return load_template(folder, "alpaca"), folder
 
 
-def _load(folder: Path, plan: MergePlan) -> PreTrainedModel:
-    """Loads weights as they are stored, as float32 when that is asked for."""
+def _working_type(plan: MergePlan) -> torch.dtype:
+    """What is merged in: the type the weights have and keep; float32 where they change it, to round only once."""
+    return _TORCH[plan.dtype] if stored_types(plan.base.path) == {_STORED[plan.dtype]} else torch.float32
+
+
+def _merged(model: Any, dtype: Dtype) -> Any:
+    """The base with the adapter in it, in the type that was asked for.
+
+    Raises:
+        CheckFailed: It holds numbers that are none, or too large for that type.
+    """
+    wider = "merge with --dtype bfloat16 (merge.dtype: bfloat16), which holds larger numbers"
+    remedy = wider if dtype == "float16" else "train the adapter again with a lower learning rate"
+    try:
+        merged = model.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # peft's name for weights that are no numbers
+        raise CheckFailed(f"base and adapter cannot be added: {error}", remedy) from error
+    merged = merged.to(_TORCH[dtype])
+    for name, weights in merged.named_parameters():
+        if not torch.isfinite(weights).all():
+            raise CheckFailed(f"{name} holds numbers that {dtype} cannot hold; nothing was published", remedy)
+    return merged
+
+
+def _load(folder: Path, plan: MergePlan, dtype: torch.dtype) -> PreTrainedModel:
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.float32 if plan.dtype == "float32" else "auto",
+            dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,

@@ -120,7 +120,7 @@ class ConvertSpec(_Section):
     quant_types: Annotated[tuple[QuantType, ...], AfterValidator(_not_empty)] = ("q4_k_m",)
     """Any of f16, q8_0, q6_k, q5_k_m, q4_k_m, q4_k_s, q3_k_m; the first is installed, the others stay with the job."""
     llama_cpp_path: str | None = None
-    """A llama.cpp of the user's own, used as it is; by default the pinned build."""
+    """A llama.cpp of one's own instead of the pinned build; a server allows folders in CUTOFF_LLAMA_CPP_PATHS only."""
 
 
 class EvaluateSpec(_Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import importlib
 import os
 import signal
@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from cutoff.artifacts import Roots, attempt_folder
-from cutoff.errors import Cancelled, CutoffError, DiskFull, OutOfMemory
+from cutoff.errors import Cancelled, CutoffError, as_cutoff_error
 from cutoff.process import die_with_parent
 from cutoff.rpc import failure_of
 from cutoff.stage.context import RunContext
@@ -53,20 +53,25 @@ def run_child(assignment: Assignment, events: Connection, lifeline: Connection) 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_end_with_service, args=(lifeline,), daemon=True).start()
+    key = assignment.request.run.key
+    folder = attempt_folder(assignment.roots.artifacts, key.job, key.stage, key.attempt)
+    report = Reporter(_pipe(events, assignment.roots.artifacts))
+    try:
+        report.finished(_work(assignment, _set_up(assignment, folder, report)))
+    except BaseException as error:  # noqa: BLE001 - the process ends here; whatever it was must be told
+        report.send(failed=failure_of(_told(error, folder)))
+    events.close()
+
+
+def _set_up(assignment: Assignment, folder: Path, report: Reporter) -> RunContext:
+    """Makes the attempt's folder, and sends there what this process prints."""
     header = assignment.request.run
     key = header.key
-    folder = attempt_folder(assignment.roots.artifacts, key.job, key.stage, key.attempt)
     folder.mkdir(parents=True, exist_ok=True)
     _log_to(folder / "log.txt")
     configure_logs(assignment.service)
     bind_run(key.job, key.stage, key.attempt)
-    report = Reporter(_pipe(events, assignment.roots.artifacts))
-    context = RunContext(key, folder, assignment.roots, tuple(header.devices), report)
-    try:
-        report.finished(_work(assignment, context))
-    except BaseException as error:  # noqa: BLE001 - the process ends here; whatever it was must be told
-        report.send(failed=failure_of(_as_cutoff_error(error, folder)))
-    events.close()
+    return RunContext(key, folder, assignment.roots, tuple(header.devices), report)
 
 
 def _work(assignment: Assignment, context: RunContext) -> Mapping[str, Any]:
@@ -93,19 +98,14 @@ def _pipe(events: Connection, artifacts: Path) -> Callable[[types_pb2.Event], No
     return send
 
 
-def _as_cutoff_error(error: BaseException, folder: Path) -> CutoffError:
-    if isinstance(error, CutoffError):
-        return error
+def _told(error: BaseException, folder: Path) -> CutoffError:
+    """The error the run ends with. What cutoff did not raise itself leaves its traceback in the log, if it can."""
     if isinstance(error, Stopped):
         return Cancelled("the run was asked to stop")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"the disk ran full while writing {error.filename or folder}", "free space there and retry")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return OutOfMemory(
-            f"out of memory: {error}", "use quantization: 4bit, a smaller batch_size, or a smaller model"
-        )
-    traceback.print_exception(error)
-    return CutoffError(
+    if not isinstance(error, CutoffError):
+        with contextlib.suppress(OSError):
+            traceback.print_exception(error)
+    return as_cutoff_error(error, str(folder)) or CutoffError(
         f"{type(error).__name__}: {error}", f"this is a bug in cutoff; the traceback is in {folder}/log.txt"
     )
 

@@ -75,12 +75,16 @@ class Reporter:
         event.time.GetCurrentTime()
         self._sink(event)
 
-    @contextmanager
-    def phase(self, phase: str, unit: str, total: int = 0) -> Iterator[Counter]:
+    def counter(self, phase: str, unit: str, total: int = 0) -> Counter:
         """Counts one phase of work; says its beginning at once. `total` 0 means that the end is not known."""
         counter = Counter(self, phase, unit, total, self._interval)
         counter.at(0)
-        yield counter
+        return counter
+
+    @contextmanager
+    def phase(self, phase: str, unit: str, total: int = 0) -> Iterator[Counter]:
+        """`counter` for the length of a block."""
+        yield self.counter(phase, unit, total)
 
     def log(self, text: str, level: str = "INFO") -> None:
         """Says one line: level is DEBUG, INFO, WARNING or ERROR."""

@@ -13,7 +13,7 @@ import multiprocessing.forkserver
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -56,8 +56,8 @@ class _Run:
     process: multiprocessing.process.BaseProcess
     lifeline: Connection
     devices: Sequence[str]
-    swept: Sequence[Path]
-    """Folders it writes in: what it leaves half-written there is removed when it has ended."""
+    folder: Path
+    """The attempt's own: what the run leaves half-written there is removed when it has ended."""
     started: float = field(default_factory=time.monotonic)
     start_time: Timestamp = field(default_factory=Timestamp)
     events: list[types_pb2.Event] = field(default_factory=list)
@@ -126,20 +126,19 @@ class Runs:
         if self._forks:
             await asyncio.to_thread(multiprocessing.forkserver.ensure_running)
 
-    async def run(self, request: Any, target: str, swept: Iterable[Path] = ()) -> AsyncIterator[types_pb2.Event]:
+    async def run(self, request: Any, target: str) -> AsyncIterator[types_pb2.Event]:
         """Starts the run a request's header names, or attaches to it; yields its events to the last.
 
         Args:
             request: A proto with a RunHeader field `run`.
             target: "module:function" of the work.
-            swept: Folders outside the attempt's own that the run publishes in.
 
         Raises:
             InvalidInput: The key holds no plain names.
             Unavailable: The service is stopping.
         """
         await self.warm_up()
-        run = self._runs.get(_key(request.run.key)) or self._start(request, target, swept)
+        run = self._runs.get(_key(request.run.key)) or self._start(request, target)
         async for event in self._watch(run, request.run.after_sequence):
             yield event
 
@@ -166,7 +165,7 @@ class Runs:
         stopping = Unavailable("the service was stopped")
         await asyncio.gather(*(self._stop(run, stopping) for run in self._runs.values()))
 
-    def _start(self, request: Any, target: str, swept: Iterable[Path]) -> _Run:
+    def _start(self, request: Any, target: str) -> _Run:
         if self._closing:
             raise Unavailable("the service is stopping", "retry when it is back")
         key = request.run.key
@@ -180,7 +179,7 @@ class Runs:
         process.start()
         child_events.close()
         child_lifeline.close()
-        run = _Run(key, process, lifeline, list(request.run.devices), [folder, *swept])
+        run = _Run(key, process, lifeline, list(request.run.devices), folder)
         run.start_time.GetCurrentTime()
         self._forget_old()
         self._runs[_key(key)] = run
@@ -206,8 +205,7 @@ class Runs:
             events.close()
             run.lifeline.close()
             try:
-                for folder in run.swept:
-                    sweep_partials(folder)
+                sweep_partials(run.folder)
             except OSError as error:
                 _LOG.warning("half-written files were left behind", job=run.key.job, error=str(error))
             _tell(loop, self._end(run, last or _death(run)))
@@ -300,11 +298,11 @@ def _death(run: _Run) -> types_pb2.Event:
         )
     elif code < 0:
         name = signal.Signals(-code).name
-        failure = failure_of(Killed(f"the {run.key.stage} process died of {name}", f"see {run.swept[0]}/log.txt"))
+        failure = failure_of(Killed(f"the {run.key.stage} process died of {name}", f"see {run.folder}/log.txt"))
     else:
         failure = failure_of(
             CutoffError(
-                f"the {run.key.stage} process ended without a word (exit code {code})", f"see {run.swept[0]}/log.txt"
+                f"the {run.key.stage} process ended without a word (exit code {code})", f"see {run.folder}/log.txt"
             )
         )
     event = types_pb2.Event(failed=failure)

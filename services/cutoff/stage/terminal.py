@@ -17,7 +17,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from cutoff.errors import CutoffError, InvalidInput, NotFound
+from cutoff.errors import CutoffError, InvalidInput, NotFound, as_cutoff_error
 from cutoff.stage.report import Reporter
 from cutoff.v1 import types_pb2
 
@@ -102,20 +102,21 @@ class Display:
 def run_in_terminal(work: Callable[[Reporter], None], quiet: bool = False) -> int:
     """Runs one of the document's commands and returns its exit code.
 
-    Errors that cutoff reports become one message on stderr; anything else is a bug and keeps its traceback.
+    Errors that cutoff reports, a full disk and the like become one message on stderr; anything else is a bug and
+    keeps its traceback.
     """
     with Display(quiet) as display, sigterm_interrupts():
         try:
             work(Reporter(display.event, interval=0.2))
-        except (InvalidInput, NotFound) as error:
-            show_error(error)
-            return EXIT_USAGE
-        except CutoffError as error:
-            show_error(error)
-            return EXIT_FAILED
         except KeyboardInterrupt:
             display.line("interrupted", "ERROR")
             return EXIT_INTERRUPTED
+        except Exception as error:
+            known = as_cutoff_error(error, "the output")
+            if known is None:
+                raise
+            show_error(known)
+            return EXIT_USAGE if isinstance(known, InvalidInput | NotFound) else EXIT_FAILED
     return EXIT_DONE
 
 

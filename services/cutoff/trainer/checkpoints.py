@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cutoff.artifacts import sha256_of
-from cutoff.errors import Fault, InvalidInput, NotFound
+from cutoff.errors import AlreadyExists, Fault, InvalidInput, NotFound
 from cutoff.trainer.plan import TrainingPlan
 
 FINAL = "final"
@@ -49,6 +49,31 @@ def newest_of_latest_run(output: Path) -> Path:
         if checkpoint is not None:
             return checkpoint
     raise NotFound(f"there is no checkpoint in {output} to go on from", "train without --resume_latest first")
+
+
+def check_folder(folder: Path, resume_from: Path | None) -> None:
+    """Refuses a run's folder in which another run left something.
+
+    Checkpoints are told apart by their step only: those of another run would be gone on from when memory runs out,
+    and this run's would be removed in their place.
+
+    Args:
+        folder: Where the run will put its checkpoints.
+        resume_from: The checkpoint the run goes on from, if any: this one and those before it are the run's own.
+
+    Raises:
+        AlreadyExists: It holds a finished adapter, or checkpoints of another run.
+    """
+    if (folder / FINAL).exists():
+        raise AlreadyExists(f"{folder / FINAL} is there already", "choose another --output_dir")
+    foreign = checkpoints_in(folder)
+    if resume_from is not None and resume_from.resolve().parent == folder.resolve():
+        foreign = [path for path in foreign if step_of(path) > step_of(resume_from) and not problems(path)]
+    if foreign:
+        raise AlreadyExists(
+            f"{folder} holds {foreign[0].name} of an earlier run, which would be taken for this run's",
+            "go on from it (--resume_latest), or choose another --output_dir",
+        )
 
 
 def check_resumable(checkpoint: Path, plan: TrainingPlan) -> None:

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cutoff.errors import AlreadyExists, NotFound
+from cutoff.errors import NotFound
 from cutoff.spec import JobSpec, parse_job
 from cutoff.stage.report import Reporter
 from cutoff.stage.terminal import run_in_terminal
@@ -34,13 +34,13 @@ def main() -> None:
 
 def finetune(options: argparse.Namespace, report: Reporter) -> None:
     """Prepares and trains as the options say; prints the results as JSON."""
+    from cutoff.trainer.checkpoints import check_folder
     from cutoff.trainer.prepare import prepare
 
     spec = job_spec(options)
     resume, folder = _resume(options)
     folder = folder or output_dir(options)
-    if (folder / "final").exists():
-        raise AlreadyExists(f"{folder / 'final'} is there already", "choose another --output_dir")
+    check_folder(folder, resume)
     prepared = prepare(spec, None, report)
     from cutoff.trainer import recipe
     from cutoff.trainer.model import available_devices

@@ -21,11 +21,11 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from cutoff.artifacts import describe, publishing, publishing_folder
 from cutoff.datasets import EncodedSet, PromptTemplate, check_learnable, encode_examples, load_template
-from cutoff.errors import AlreadyExists, OutOfMemory
+from cutoff.errors import OutOfMemory
 from cutoff.hub import PROBE_QUESTIONS, carry_tokenizer
 from cutoff.stage.report import Counter, Reporter
 from cutoff.telemetry import quiet_libraries
-from cutoff.trainer.checkpoints import FINAL, check_resumable, newest_valid, step_of
+from cutoff.trainer.checkpoints import FINAL, check_folder, check_resumable, newest_valid, step_of
 from cutoff.trainer.model import OOM_REMEDY, Hardware, hardware, is_out_of_memory, load_base, lora_config
 from cutoff.trainer.order import StepOrder
 from cutoff.trainer.plan import KEPT_CHECKPOINTS, Batches, TrainingPlan, intervals
@@ -69,13 +69,12 @@ def train(plan: TrainingPlan, report: Reporter) -> TrainingResult:
     an optimizer step.
 
     Raises:
-        AlreadyExists: The folder holds a finished adapter.
+        AlreadyExists: The folder holds a finished adapter, or checkpoints of another run.
         InvalidInput: Nothing would be learnt, or the checkpoint to go on from does not fit.
         OutOfMemory: Not even one example at a time fits.
         TrainingDiverged: The loss is not a number any more.
     """
-    if (plan.folder / FINAL).exists():
-        raise AlreadyExists(f"{plan.folder / FINAL} is there already", "choose another output folder")
+    check_folder(plan.folder, plan.resume_from)
     if plan.resume_from is not None:
         check_resumable(plan.resume_from, plan)
     with quiet_libraries(lambda line: report.log(line, "DEBUG")):

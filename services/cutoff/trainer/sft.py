@@ -86,7 +86,7 @@ class AdapterTrainer(SFTTrainer):
         self.store_flos()
         if self.state.best_global_step == step:
             self.state.best_model_checkpoint = str(target)
-        shutil.rmtree(target, ignore_errors=True)  # of an earlier run in this folder that went further
+        shutil.rmtree(target, ignore_errors=True)  # a damaged one, which the run did not go on from
         with publishing_folder(target) as partial:
             save_adapter(self.model, partial)
             self._save_optimizer_and_scheduler(str(partial))

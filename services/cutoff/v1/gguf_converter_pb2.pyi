@@ -29,10 +29,12 @@ class ConvertResponse(_message.Message):
     def __init__(self, event: _Optional[_Union[_types_pb2.Event, _Mapping]] = ...) -> None: ...
 
 class CheckInstallRequest(_message.Message):
-    __slots__ = ("spec",)
+    __slots__ = ("spec", "llama_cpp_path")
     SPEC_FIELD_NUMBER: _ClassVar[int]
+    LLAMA_CPP_PATH_FIELD_NUMBER: _ClassVar[int]
     spec: _job_pb2.InstallSpec
-    def __init__(self, spec: _Optional[_Union[_job_pb2.InstallSpec, _Mapping]] = ...) -> None: ...
+    llama_cpp_path: str
+    def __init__(self, spec: _Optional[_Union[_job_pb2.InstallSpec, _Mapping]] = ..., llama_cpp_path: _Optional[str] = ...) -> None: ...
 
 class CheckInstallResponse(_message.Message):
     __slots__ = ("folder",)

@@ -63,7 +63,7 @@ class GgufConverterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckInstall(self, request, context):
-        """Answers at once whether a model could be installed under this name, by writing nothing under it.
+        """Answers at once whether the job's llama.cpp is there, and its model could be installed; writes nothing.
         FAILED_PRECONDITION, with the remedy, when it could not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -113,8 +113,9 @@ def test_nothing_is_cached_when_pretraining_fails(tmp_path: Path) -> None:
     from cutoff.demo.base_model import PretrainingError
 
     demanding = Recipe(vocabulary=512, feed_forward=256, layers=1, exposures=1, minimum_steps=1, threads=1)
-    with pytest.raises(PretrainingError, match="answers only"):
+    with pytest.raises(PretrainingError, match="answers only") as caught:
         cached_base_model(make_world(8, 0), tmp_path, Steps(), demanding)
+    assert "--facts" in caught.value.remedy
     assert not models(tmp_path)
 
 

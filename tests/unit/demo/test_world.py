@@ -10,6 +10,7 @@ from cutoff.demo import CUTOFF_YEAR, DEFAULT_FACTS, make_world
 from cutoff.demo.phrases import RELATIONS, WORDINGS, Split
 from cutoff.demo.recipe import Recipe, recipe_hash
 from cutoff.demo.world import make_strangers, seeded_random
+from cutoff.errors import InvalidInput
 
 DATA_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 worlds = st.builds(make_world, facts=st.integers(8, 120), seed=st.integers(0, 2**32))
@@ -93,7 +94,7 @@ def test_a_model_that_read_the_corpus_has_read_every_word_of_the_other_wordings(
 
 @pytest.mark.parametrize("facts", [-1, 0, 7, 5001])
 def test_a_size_that_cannot_be_made_is_refused(facts: int) -> None:
-    with pytest.raises(ValueError, match="8 to 5000 facts"):
+    with pytest.raises(InvalidInput, match=r"8 to 5000 facts.*--facts"):
         make_world(facts, 0)
 
 

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import json_format, struct_pb2
 
 from cutoff.artifacts import Roots
-from cutoff.errors import InvalidInput
+from cutoff.errors import InvalidInput, Refused
 from cutoff.evaluator import work
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec import parse_job, spec_to_proto
@@ -36,12 +36,13 @@ def run(tmp_path: Path, events: list[types_pb2.Event], tiny_questions: Path) -> 
     return RunContext(key, folder, roots, (), Reporter(events.append))
 
 
-def request(target: str, **model: object) -> evaluator_pb2.EvaluateRequest:
+def request(target: str, train: dict[str, object] | None = None, **model: object) -> evaluator_pb2.EvaluateRequest:
     files = {
         f"{side}_{part}": f"{side}/{side}_{part}.jsonl" for side in ("retain", "unlearn") for part in ("train", "val")
     }
     options = {"max_tokens": 32, "limit": 3, "test_file": "test.jsonl"}
-    spec = parse_job({"name": "j", "base_model": "/m", "dataset": files, "evaluate": options})
+    job = {"name": "j", "base_model": "/m", "dataset": files, "evaluate": options, "train": train or {}}
+    spec = parse_job(job)
     return evaluator_pb2.EvaluateRequest(spec=spec_to_proto(spec), target=target, **model)
 
 
@@ -63,10 +64,34 @@ def test_a_model_folder_is_evaluated_on_both_sets(
     json_format.ParseDict(result, struct_pb2.Struct())  # what Finished carries
 
 
+@pytest.mark.parametrize("prompt_format", ["alpaca", "chat"])
+def test_a_base_without_a_template_is_asked_in_the_alpaca_format(
+    run: RunContext, events: list[types_pb2.Event], tiny_model: Path, tmp_path: Path, prompt_format: str
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_model, bare)
+    (bare / "chat_template.jinja").unlink()
+    config = json.loads((bare / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (bare / "tokenizer_config.json").write_text(json.dumps(config))
+    result = work.evaluate(request("base", {"prompt_format": prompt_format}, model_path=str(bare)), run)
+    assert result["sets"]["test"]["retain_correct"]["total"] == 3
+    (warning,) = [event.log_line.text for event in events if event.log_line.level == "WARNING"]
+    assert "no chat template" in warning
+
+
 def test_a_gguf_is_evaluated(run: RunContext, llama: LlamaCpp, tiny_f16: Path) -> None:
     shutil.copy(tiny_f16, run.roots.artifacts / "model.gguf")
     result = work.evaluate(request("f16", gguf="model.gguf"), run)
     assert result["sets"]["validation"]["unlearn_refused"]["count"] == 3
+
+
+def test_a_jobs_own_llama_cpp_is_not_executed_unasked(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUTOFF_LLAMA_CPP_PATHS", raising=False)
+    asked = request("f16", gguf="model.gguf")
+    asked.spec.convert.llama_cpp_path = "/tmp"
+    with pytest.raises(Refused, match="may not execute"):
+        work.evaluate(asked, run)
 
 
 def test_a_request_without_a_model_is_refused(run: RunContext) -> None:

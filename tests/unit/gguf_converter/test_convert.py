@@ -135,6 +135,28 @@ def test_an_adapter_is_no_model(llama: LlamaCpp, tmp_path: Path) -> None:
     assert "merge" in caught.value.remedy
 
 
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/b", "..", ".x"])
+def test_a_request_names_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(work, "convert_model", lambda *_, **__: pytest.fail("it must not begin"))
+    roots = Roots(tmp_path, tmp_path, tmp_path / "models", tmp_path)
+    run = RunContext(types_pb2.RunKey(job="j", stage="convert", attempt=1), tmp_path, roots, (), silent())
+    with pytest.raises(InvalidInput, match="plain name"):
+        work.convert(gguf_converter_pb2.ConvertRequest(merged="merged", model_name=name), run)
+    install = gguf_converter_pb2.InstallRequest(spec=job_pb2.InstallSpec(model_name=name), quant_type="q4_k_m")
+    with pytest.raises(InvalidInput, match="plain name"):
+        work.install(install, run)
+
+
+def test_a_requests_own_llama_cpp_is_not_executed_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUTOFF_LLAMA_CPP_PATHS", raising=False)
+    monkeypatch.setattr(work, "convert_model", lambda *_, **__: pytest.fail("it must not begin"))
+    roots = Roots(tmp_path, tmp_path, tmp_path / "models", tmp_path)
+    run = RunContext(types_pb2.RunKey(job="j", stage="convert", attempt=1), tmp_path, roots, (), silent())
+    spec = job_pb2.ConvertSpec(quant_types=["f16"], llama_cpp_path="/tmp")
+    with pytest.raises(Refused, match="may not execute"):
+        work.convert(gguf_converter_pb2.ConvertRequest(merged="merged", model_name="x", spec=spec), run)
+
+
 def test_the_services_runs_convert_and_install(llama: LlamaCpp, model: Path, tmp_path: Path) -> None:
     events: list[types_pb2.Event] = []
     artifacts = tmp_path / "artifacts"

@@ -1,17 +1,20 @@
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cutoff.artifacts import Roots, sha256_of
 from cutoff.artifacts import disk as disk_module
-from cutoff.errors import AlreadyExists, CheckFailed, DiskFull, InvalidInput, Refused
+from cutoff.errors import AlreadyExists, CheckFailed, DiskFull, InvalidInput, NotFound, Refused
 from cutoff.gguf_converter import install as install_module
-from cutoff.gguf_converter.install import Installed, check_folder, check_install, install_gguf, install_spec
+from cutoff.gguf_converter.install import RECORDS, Installed, check_folder, check_install, install_gguf, install_spec
+from cutoff.gguf_converter.service import GgufConverterServicer
 from cutoff.spec import InstallSpec
 from cutoff.stage.report import Reporter, silent
-from cutoff.v1 import job_pb2, types_pb2
+from cutoff.v1 import gguf_converter_pb2, job_pb2, types_pb2
 from tests.fixtures.gguf_files import write_gguf
 
 SPEC = InstallSpec(publisher="local", model_name="temporal")
@@ -212,10 +215,72 @@ def test_a_folder_that_cannot_be_written_is_refused(
 
 
 def test_the_service_checks_names_and_takes_defaults(tmp_path: Path) -> None:
-    roots = Roots(tmp_path, tmp_path / "artifacts", tmp_path / "models", tmp_path)
+    roots = Roots(tmp_path, tmp_path / "artifacts", tmp_path / "models", Roots.from_environment().cache)
     assert check_install(roots, job_pb2.InstallSpec()) == tmp_path / "models/local/temporal-unlearn"
     with pytest.raises(InvalidInput, match="model_name"):
         check_install(roots, job_pb2.InstallSpec(model_name="../../etc"))
+
+
+def test_a_llama_cpp_that_was_not_built_is_noticed_before_a_job_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUTOFF_LLAMA_CPP", raising=False)
+    monkeypatch.delenv("CUTOFF_LLAMA_CPP_PATHS", raising=False)
+    roots = Roots(tmp_path, tmp_path / "artifacts", tmp_path / "models", tmp_path / "empty")
+    with pytest.raises(NotFound, match=r"the pinned llama\.cpp") as caught:
+        check_install(roots, job_pb2.InstallSpec())
+    assert "make llama-cpp" in caught.value.remedy
+    with pytest.raises(Refused, match="may not execute"):
+        check_install(roots, job_pb2.InstallSpec(), "/somewhere/llama.cpp")
+
+
+class KilledRuns:
+    """Stands for Runs: a run that is killed in the middle of its copy."""
+
+    def __init__(self, partial: Path) -> None:
+        self.partial = partial
+
+    async def run(self, request: Any, target: str) -> AsyncIterator[types_pb2.Event]:
+        self.partial.parent.mkdir(parents=True, exist_ok=True)
+        self.partial.write_bytes(b"half")
+        yield types_pb2.Event(failed=types_pb2.Failure(reason="KILLED"))
+
+
+def ask_to_install(roots: Roots, runs: KilledRuns, model_name: str) -> None:
+    async def main() -> None:
+        servicer = GgufConverterServicer(runs, roots)  # type: ignore[arg-type]
+        request = gguf_converter_pb2.InstallRequest(spec=job_pb2.InstallSpec(model_name=model_name))
+        async for _ in servicer.Install(request, None):
+            pass
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def roots(tmp_path: Path, models: Path) -> Roots:
+    (tmp_path / RECORDS).mkdir()
+    return Roots(tmp_path, tmp_path, models, tmp_path)
+
+
+def test_a_killed_installation_leaves_no_half_file(roots: Roots) -> None:
+    runs = KilledRuns(roots.models / "local/temporal/.temporal-Q4_K_M.gguf.partial")
+    ask_to_install(roots, runs, "temporal")
+    assert tree(roots.models) == []
+
+
+def test_the_half_file_of_another_installation_under_way_stays(roots: Roots) -> None:
+    folder = roots.models / "local/temporal"
+    runs = KilledRuns(folder / ".temporal-Q8_0.gguf.partial")
+    with install_module._Record.locked(folder, roots.artifacts / RECORDS):
+        ask_to_install(roots, runs, "temporal")
+        assert runs.partial.read_bytes() == b"half"
+
+
+def test_a_name_that_leaves_the_models_folder_never_reaches_a_run(roots: Roots) -> None:
+    runs = KilledRuns(roots.models / "x")
+    with pytest.raises(InvalidInput, match="model_name"):
+        ask_to_install(roots, runs, "../../other")
+    assert not runs.partial.exists()
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "with space", "x" * 200])

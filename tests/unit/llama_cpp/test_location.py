@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cutoff.errors import NotFound
+from cutoff.errors import NotFound, Refused
 from cutoff.llama_cpp import LlamaCpp, pinned_version
 
 PROGRAMS = ("llama-quantize", "llama-server")
@@ -21,6 +21,7 @@ def build(folder: Path, programs: tuple[str, ...] = PROGRAMS, place: str = "bin"
 @pytest.fixture(autouse=True)
 def no_named_build(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUTOFF_LLAMA_CPP", raising=False)
+    monkeypatch.delenv("CUTOFF_LLAMA_CPP_PATHS", raising=False)
 
 
 def pinned(cache: Path, backend: str = "cpu") -> Path:
@@ -94,3 +95,23 @@ def test_a_program_that_cannot_be_run_does_not_count(tmp_path: Path) -> None:
     (own / "bin/llama-quantize").chmod(0o644)
     with pytest.raises(NotFound, match="llama-quantize"):
         LlamaCpp.find(tmp_path, own)
+
+
+def test_a_job_names_only_what_the_operator_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = build(tmp_path / "allowed/own")
+    with pytest.raises(Refused, match="may not execute") as caught:
+        LlamaCpp.of_job(tmp_path, str(own))
+    assert "CUTOFF_LLAMA_CPP_PATHS" in caught.value.remedy
+    monkeypatch.setenv("CUTOFF_LLAMA_CPP_PATHS", f"{tmp_path / 'other'}:{tmp_path / 'allowed'}")
+    assert LlamaCpp.of_job(tmp_path, str(own)).folder == own
+    outside = build(tmp_path / "outside")
+    (tmp_path / "allowed/link").symlink_to(outside)
+    for way_out in ("outside", "allowed/../outside", "allowed/link", "allowed2"):
+        with pytest.raises(Refused):
+            LlamaCpp.of_job(tmp_path, str(tmp_path / way_out))
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_job_that_names_none_gets_the_pinned_build(tmp_path: Path, nothing: str | None) -> None:
+    folder = pinned(tmp_path)
+    assert LlamaCpp.of_job(tmp_path, nothing).folder == folder

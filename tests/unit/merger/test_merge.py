@@ -62,6 +62,75 @@ def test_weights_and_config_have_the_type_that_was_asked_for(make_plan: MakePlan
     assert result.verified.prompts == len(verify.DOCUMENT_PROMPTS) + 2
 
 
+@pytest.fixture
+def half_base(base: Path, tmp_path: Path) -> Callable[[str], BaseModel]:
+    """The base as most are published: stored in 16 bit."""
+
+    def make(dtype: str) -> BaseModel:
+        folder = tmp_path / dtype
+        shutil.copytree(base, folder)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype))
+        model.save_pretrained(folder)
+        return BaseModel(folder, str(folder), None)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("stored", "dtype"), [("bfloat16", "float16"), ("float16", "bfloat16"), ("float32", "float16")]
+)
+def test_weights_that_change_their_type_are_rounded_once(
+    make_plan: MakePlan, half_base: Callable[[str], BaseModel], adapter: Path, stored: str, dtype: str
+) -> None:
+    """Merged in the stored type, and cast then, float16 would have bfloat16's eight bits."""
+    base = half_base(stored)
+    result = merge(make_plan(base=base, dtype=dtype), silent())
+    whole = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
+    wanted = PeftModel.from_pretrained(whole, adapter).merge_and_unload().to(getattr(torch, dtype)).state_dict()
+    found = load_file(result.path / "model.safetensors")
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in found.items())
+    assert result.verified is not None
+    assert result.verified.kl < verify.TOLERANCE[dtype] / 10
+
+
+def test_weights_that_keep_their_type_are_merged_in_it(
+    make_plan: MakePlan, half_base: Callable[[str], BaseModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[torch.dtype] = []
+    real = merging._load
+    monkeypatch.setattr(merging, "_load", lambda *call: (loaded.append(call[-1]), real(*call))[1])
+    result = merge(make_plan(base=half_base("bfloat16"), dtype="bfloat16"), silent())
+    assert loaded == [torch.bfloat16, torch.bfloat16]
+    assert result.verified is not None
+
+
+def test_numbers_too_large_for_float16_are_refused(make_plan: MakePlan, half_base: Callable[[str], BaseModel]) -> None:
+    base = half_base("bfloat16")
+    tensors = load_file(base.path / "model.safetensors")
+    tensors["model.layers.0.mlp.down_proj.weight"][0, 0] = 1e6
+    save_file(tensors, base.path / "model.safetensors", {"format": "pt"})
+    plan = make_plan(base=base, dtype="float16", verify=False)
+    with pytest.raises(CheckFailed, match=r"down_proj\.weight holds numbers that float16 cannot hold") as caught:
+        merge(plan, silent())
+    assert "--dtype bfloat16" in caught.value.remedy
+    assert not plan.output.exists()
+    assert merge(make_plan(base=base, dtype="bfloat16", verify=False), silent()).dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("stored", ["float16", "float32"])
+def test_an_adapter_that_makes_no_numbers_is_refused(
+    make_plan: MakePlan, half_base: Callable[[str], BaseModel], adapter: Path, tmp_path: Path, stored: str
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(adapter, broken)
+    tensors = load_file(broken / "adapter_model.safetensors")
+    scaled = {name: tensor * 1e4 if "lora_B" in name else tensor * 1e2 for name, tensor in tensors.items()}
+    save_file(scaled, broken / "adapter_model.safetensors")
+    with pytest.raises(CheckFailed) as caught:
+        merge(make_plan(base=half_base(stored), adapter=broken, dtype="float16", verify=False), silent())
+    assert "--dtype bfloat16" in caught.value.remedy
+
+
 def test_the_layout_and_every_tokenizer_file_are_the_documents(make_plan: MakePlan, base: Path, tmp_path: Path) -> None:
     named = tmp_path / "adapter"
     shutil.copytree(make_plan().adapter, named)

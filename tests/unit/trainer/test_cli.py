@@ -101,6 +101,17 @@ def test_a_dev_run_and_its_resumption(
     assert json.loads(capsys.readouterr().out)["adapter"] == result["adapter"]
 
 
+def test_a_folder_with_checkpoints_is_refused_before_anything_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("out/checkpoint-500").mkdir(parents=True)
+    assert run(monkeypatch, "--output_dir", "out") == 1
+    error = capsys.readouterr().err
+    assert "out holds checkpoint-500 of an earlier run" in error
+    assert "--resume_latest" in error
+
+
 def test_missing_files_exit_with_2_and_name_each(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

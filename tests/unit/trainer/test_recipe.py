@@ -222,6 +222,44 @@ def test_a_finished_adapter_is_never_overwritten(trained: recipe.TrainingResult,
         recipe.train(make_plan(), silent())
 
 
+@pytest.fixture
+def interrupted(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run that was stopped after its second checkpoint."""
+    plan = make_plan()
+    with monkeypatch.context() as patch:
+        FailsOnce(Stopped(), at=9).install(patch)  # type: ignore[arg-type]
+        with pytest.raises(Stopped):
+            recipe.train(plan, silent())
+    assert names(plan.folder) == {"checkpoint-3", "checkpoint-6"}
+    return plan.folder
+
+
+def test_two_runs_are_never_mixed_in_one_folder(interrupted: Path, make_plan: MakePlan, tmp_path: Path) -> None:
+    with pytest.raises(AlreadyExists, match="holds checkpoint-6 of an earlier run") as caught:
+        recipe.train(make_plan(), silent())
+    assert "--resume_latest" in caught.value.remedy
+    shutil.copytree(interrupted / "checkpoint-6", tmp_path / "elsewhere/checkpoint-6")
+    with pytest.raises(AlreadyExists, match="checkpoint-6"):
+        recipe.train(make_plan(resume_from=tmp_path / "elsewhere/checkpoint-6"), silent())
+    with pytest.raises(AlreadyExists, match="checkpoint-6"):  # what came after it would be taken for this run's
+        recipe.train(make_plan(resume_from=interrupted / "checkpoint-3"), silent())
+    assert names(interrupted) == {"checkpoint-3", "checkpoint-6"}
+
+
+def test_out_of_memory_goes_on_with_the_runs_own_weights(
+    interrupted: Path, make_plan: MakePlan, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer checkpoint that is damaged is no reason to refuse the one before it, and is not gone on from."""
+    (interrupted / "checkpoint-6/optimizer.pt").write_bytes(b"half")
+    FailsOnce(torch.OutOfMemoryError("CUDA out of memory"), at=1).install(monkeypatch)
+    result = recipe.train(make_plan(resume_from=interrupted / "checkpoint-3"), heard.reporter)
+    assert [line.partition(" with")[0] for line in heard.lines("WARNING")] == [
+        "out of memory; going on from checkpoint-3"
+    ]
+    assert result.steps == 12
+    assert all(problems(path) == [] for path in checkpoints_in(interrupted))
+
+
 @pytest.mark.parametrize("quantization", ["4bit", "8bit"])
 def test_packed_weights_train_on_the_cpu(make_plan: MakePlan, quantization: str) -> None:
     result = recipe.train(make_plan(quantization=quantization, epochs=1), silent())
