@@ -34,6 +34,10 @@ lint: setup ## ruff, mypy --strict, import-linter, buf
 	@$(BIN)/lint-imports
 	@BUF_CACHE=$(CACHE)/buf protos/buf.sh lint
 
+.PHONY: bench-run-start
+bench-run-start: setup ## How long a run takes to start, from the forkserver and spawned
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.run_start
+
 .PHONY: protos
 protos: setup ## Generates services/cutoff/v1 from protos/cutoff/v1
 	@$(BIN)/python -m grpc_tools.protoc -I protos --python_out=services --pyi_out=services --grpc_python_out=services protos/cutoff/v1/*.proto

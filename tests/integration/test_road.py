@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from gguf import GGUFReader
@@ -24,6 +25,20 @@ def share(score: job_pb2.Score) -> float:
 
 def evaluation(job: job_pb2.Job, target: str, question_set: str) -> job_pb2.Evaluation:
     return next(e for e in job.result.evaluations if (e.target, e.question_set) == (target, question_set))
+
+
+def check_artifacts(folder: Path) -> None:
+    """The document's output layout, inside the job's folder."""
+    train = folder / "train/1"
+    assert (train / "final/adapter_model.safetensors").is_file()
+    assert (train / "final/adapter_config.json").is_file()
+    assert (train / "final/tokenizer.model").is_file()
+    assert list(train.glob("checkpoint-*"))
+    assert json.loads((train / "train_results.json").read_text())["train_loss"] > 0
+    assert "eval_loss" in json.loads((train / "eval_results.json").read_text())
+    assert (folder / "merge/1/merged/model.safetensors").is_file()
+    assert (folder / "evaluate-q4_k_m/1/examples.jsonl").is_file()
+    assert not list(folder.rglob("*.partial"))
 
 
 @pytest.mark.parametrize("seed", [11, 12, 13])
@@ -53,19 +68,4 @@ def test_the_shipped_file_keeps_and_forgets(client, roots, make_world, seed):
     assert [path.name for path in folder.iterdir()] == [f"{name}-Q4_K_M.gguf"]
     assert job.result.installed_path == str(folder / f"{name}-Q4_K_M.gguf")
     assert len(GGUFReader(job.result.installed_path).tensors) > 0
-
-
-def test_the_artifacts_are_where_the_design_says(client, roots, make_world):
-    spec = make_world(FACTS, 11).job(roots.datasets, install={"model_name": "world-11"})
-    done = next(job for job in client.jobs() if job.spec.install.model_name == spec.install.model_name)
-    folder = roots.artifacts / done.name
-    train = folder / "train/1"
-    assert (train / "final/adapter_model.safetensors").is_file()
-    assert (train / "final/adapter_config.json").is_file()
-    assert (train / "final/tokenizer.model").is_file()
-    assert list(train.glob("checkpoint-*"))
-    assert json.loads((train / "train_results.json").read_text())["train_loss"] > 0
-    assert "eval_loss" in json.loads((train / "eval_results.json").read_text())
-    assert (folder / "merge/1/merged/model.safetensors").is_file()
-    assert (folder / "evaluate-q4_k_m/1/examples.jsonl").is_file()
-    assert not list(folder.rglob("*.partial"))
+    check_artifacts(roots.artifacts / job.name)
