@@ -33,7 +33,7 @@ from cutoff.spec import JobSpec
 from cutoff.telemetry import configure_logs, logger, serve_metrics
 from cutoff.v1 import job_pb2_grpc
 
-_LOG = logger(__name__)
+_LOG = logger("cutoff.coordinator.main")  # as a program, its __name__ is __main__
 
 
 def main() -> None:
