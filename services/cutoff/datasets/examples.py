@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,6 +66,16 @@ class Faults:
         """Notes faults somebody else found."""
         for fault in faults:
             self.add(fault.where, fault.what, fault.fix)
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Notes the faults that a block raises, and goes on after it."""
+        try:
+            yield
+        except InvalidInput as error:
+            before = self.count
+            self.extend(error.faults)
+            self.count = before + getattr(error, "count", len(error.faults))
 
     def raise_if_any(self) -> None:
         """Ends the reading when anything was wrong.

@@ -8,18 +8,21 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cutoff.artifacts import inside
 from cutoff.datasets import (
     EncodedSet,
     JobData,
     check_learnable,
     encode_examples,
+    load_examples,
     load_job_data,
     load_template,
     select,
     show_mask,
 )
+from cutoff.datasets.examples import Faults
 from cutoff.errors import Fault, InvalidInput
-from cutoff.hub import BaseModel, resolve_base_model
+from cutoff.hub import BaseModel, check_model_folder, resolve_base_model
 from cutoff.hub.base_model import Progress
 from cutoff.spec import JobSpec
 from cutoff.stage.report import Counter, Reporter
@@ -57,9 +60,8 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter) -> Prep
         DiskFull: The cache has no room for the model.
         Unavailable: The hub does not answer.
     """
-    check_trackers(spec.train.report_to)
     report.log("checking data")
-    data = load_job_data(spec.dataset, datasets_root, spec.train.seed)
+    data = _check_input(spec, datasets_root)
     report.log(f"looking for {spec.base_model}")
     with _fetching(report) as on_bytes:
         model = resolve_base_model(spec.base_model, on_bytes)
@@ -82,6 +84,26 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter) -> Prep
         warnings=warnings,
         example=show_mask(template, encoded["training"].rows[0]),
     )
+
+
+def _check_input(spec: JobSpec, datasets_root: Path | None) -> JobData:
+    """Reads everything that is here; the faults of all of it come in one answer.
+
+    The test files are read for their faults only: they are needed after hours of training.
+    """
+    faults = Faults()
+    with faults.collected():
+        check_trackers(spec.train.report_to)
+    for name in filter(None, (spec.evaluate.test_file, spec.evaluate.heldout_file)):
+        with faults.collected():
+            load_examples(inside(datasets_root, name) if datasets_root else Path(name), name)
+    if spec.base_model_is_folder:
+        with faults.collected():
+            check_model_folder(Path(spec.base_model).expanduser())
+    with faults.collected():
+        data = load_job_data(spec.dataset, datasets_root, spec.train.seed)
+    faults.raise_if_any()
+    return data
 
 
 def probe_questions(data: JobData, seed: int) -> tuple[str, ...]:

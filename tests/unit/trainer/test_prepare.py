@@ -62,6 +62,25 @@ def test_a_base_without_a_template_is_refused_with_the_remedy(
     assert "### Response" in prepare(job(bare, prompt_format="alpaca"), datasets, heard.reporter).example
 
 
+def test_the_faults_of_data_model_and_test_file_come_in_one_answer(
+    base: Path, datasets: Path, heard: Heard, tmp_path: Path
+) -> None:
+    root, model = tmp_path / "root", tmp_path / "model"
+    shutil.copytree(datasets, root)
+    shutil.copytree(base, model)
+    (model / "model.safetensors").unlink()
+    (root / FILES.retain_train).write_text("not json\n" * 60)
+    (root / "test.jsonl").write_text('{"instruction": "Who?", "output": "Ada"}\n')
+    spec = job(model, report_to=["mlflow"]).model_dump()
+    spec["evaluate"]["test_file"] = "test.jsonl"
+    with pytest.raises(InvalidInput, match=r"and \d+ more") as caught:
+        prepare(parse_job(spec), root, heard.reporter)
+    where = " ".join(fault.where for fault in caught.value.faults)
+    for part in ("train.report_to", "test.jsonl:1", str(model), "retain/retain_train.jsonl:1"):
+        assert part in where
+    assert caught.value.message.startswith("63 faults")
+
+
 @pytest.fixture
 def run(datasets: Path, tmp_path: Path, heard: Heard) -> RunContext:
     folder = tmp_path / "jobs/j/train/1"
