@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -193,3 +194,5 @@ def test_a_killed_trainer_service_leaves_no_child(tmp_path, small_world, roots):
     output, errors = command.process.communicate(timeout=180)
     assert command.process.returncode == 1, errors
     assert "cannot be reached" in output + errors
+    [record] = command.artifacts.glob("jobs/*/job.json")
+    assert json.loads(record.read_text())["state"] == "STATE_FAILED"

@@ -18,7 +18,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 import cutoff
-from cutoff.artifacts import Roots
+from cutoff.artifacts import Roots, publishing
 from cutoff.client import show
 from cutoff.client.api import Client, Outcome, outcome_of
 from cutoff.client.local import LocalSystem
@@ -71,8 +71,11 @@ def run(
     """Runs one job on this machine: starts everything it needs, and stops it afterwards."""
     with _errors_shown(as_json), sigterm_interrupts():
         spec = load_job_yaml(job_file)
-        with LocalSystem(_roots(datasets, artifacts, models)) as system, Client(system.address) as client:
+        roots = _roots(datasets, artifacts, models)
+        with LocalSystem(roots) as system, Client(system.address) as client:
             job = _follow_to_the_end(client, client.submit(spec).name)
+        with publishing(roots.artifacts / job.name / "job.json") as record:  # the system's own store is gone by now
+            record.write_text(json.dumps(_dict(job), indent=2) + "\n", encoding="utf-8")
         _finish(job, as_json)
 
 
@@ -214,14 +217,13 @@ def _follow_to_the_end(client: Client, name: str) -> job_pb2.Job:
         return _watch_to_the_end(client, name)
     except KeyboardInterrupt:
         print("cancelling; once more to stop at once", file=sys.stderr)
-        client.cancel(name)
-        _watch_to_the_end(client, name)
+        _watch_to_the_end(client, name, client.cancel(name).last_sequence)
         raise
 
 
-def _watch_to_the_end(client: Client, name: str) -> job_pb2.Job:
+def _watch_to_the_end(client: Client, name: str, after_sequence: int = 0) -> job_pb2.Job:
     with Display() as display:
-        show.follow(client.watch(name), display)
+        show.follow(client.watch(name, after_sequence), display)
     return client.get(name)
 
 

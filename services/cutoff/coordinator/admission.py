@@ -21,6 +21,9 @@ def check(spec: JobSpec, roots: Roots) -> None:
 
 
 def _dataset_faults(spec: JobSpec, root: Path) -> list[Fault]:
+    if not root.is_dir():
+        fix = "set --datasets or CUTOFF_DATASETS to the folder that dataset paths are relative to"
+        return [Fault("dataset", f"the datasets folder {root} does not exist", fix)]
     files: dict[str, str | None] = {f"dataset.{field}": name for field, name in spec.dataset.files().items()}
     files |= {"evaluate.test_file": spec.evaluate.test_file, "evaluate.heldout_file": spec.evaluate.heldout_file}
     given = {field: name for field, name in files.items() if name is not None}

@@ -237,9 +237,12 @@ def _own_files(folder: Path, record: _Record) -> set[Path]:
 def _make_folder(folder: Path) -> None:
     """Makes the model's folder and its parents, readable for the user LM Studio runs as."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir(exist_ok=True)
-        path.chmod(0o755)
+    try:
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o755)
+    except OSError as error:  # what os.access could not tell before, as on a network file system
+        raise Refused(f"{folder} cannot be made: {error.strerror}", _ANOTHER_FOLDER) from error
     _sweep(folder)
 
 

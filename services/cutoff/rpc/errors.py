@@ -87,6 +87,7 @@ def error_of_rpc(error: grpc.Call, address: str) -> errors.CutoffError:
         return errors.Unauthenticated(text or "the server wants a token", "set CUTOFF_TOKEN_FILE")
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         return errors.Unavailable(
-            f"{address} cannot be reached: {text}", "is it running, and are CUTOFF_ADDRESS and CUTOFF_CA_FILE right?"
+            f"{address} cannot be reached: {text}",
+            "start one with `cutoff serve`, or use `cutoff run`; are CUTOFF_ADDRESS and CUTOFF_CA_FILE right?",
         )
     return errors.CutoffError(f"{address} answered {code.name}: {text}")

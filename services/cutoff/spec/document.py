@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -51,11 +51,18 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _table(fields: Mapping[str, FieldInfo]) -> str:
-    rows = [
-        f"| `{name}` | {'required' if field.is_required() else _shown(field.default)} | {field.description or ''} |"
-        for name, field in fields.items()
-    ]
-    return "\n".join(["| field | default | what it is |", "|---|---|---|", *rows]) + "\n"
+    rows = []
+    for name, field in fields.items():
+        default = "required" if field.is_required() else _shown(field.default)
+        rows.append(f"| `{name}` | {default} | {_values(field.annotation)} | {field.description or ''} |")
+    return "\n".join(["| field | default | values | what it is |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def _values(kind: Any) -> str:
+    """The words a field takes, where it takes no others."""
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(kind))
+    return next(filter(None, map(_values, get_args(kind))), "")
 
 
 def _shown(value: Any) -> str:

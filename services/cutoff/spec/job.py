@@ -6,7 +6,7 @@ import datetime
 import re
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 QuantType = Literal["f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_k_s", "q3_k_m"]
 """The quantization types of the user's document, smallest loss first."""
@@ -14,13 +14,23 @@ QuantType = Literal["f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_k_s", "q3_k_m
 Target = Literal["base", "merged", "gguf", "lmstudio"]
 """What can be evaluated; gguf means every quantization type of the job."""
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
-"""A name that becomes part of a path: it cannot leave its folder."""
-
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}\Z")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?$")
 
 
 T = TypeVar("T")
+
+
+def _as_list(value: object) -> object:
+    """A before-validator: a single word is a list of one, and upper case as in file names is fine."""
+    words = [value] if isinstance(value, str) else value
+    return [word.lower() if isinstance(word, str) else word for word in words] if isinstance(words, list) else words
+
+
+def _plain_name(value: str) -> str:
+    if not _NAME.match(value):
+        raise ValueError("use letters, digits, '.', '_' and '-', at most 96, and begin with a letter or digit")
+    return value
 
 
 def _not_empty(values: tuple[T, ...]) -> tuple[T, ...]:
@@ -28,6 +38,10 @@ def _not_empty(values: tuple[T, ...]) -> tuple[T, ...]:
     if not values:
         raise ValueError("should have at least 1 item")
     return values
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+"""A name that becomes part of a path: it cannot leave its folder."""
 
 
 class _Section(BaseModel):
@@ -117,8 +131,8 @@ class MergeSpec(_Section):
 class ConvertSpec(_Section):
     """Which GGUF files are made. The first quantization type is the one that is installed."""
 
-    quant_types: Annotated[tuple[QuantType, ...], AfterValidator(_not_empty)] = ("q4_k_m",)
-    """Any of f16, q8_0, q6_k, q5_k_m, q4_k_m, q4_k_s, q3_k_m; the first is installed, the others stay with the job."""
+    quant_types: Annotated[tuple[QuantType, ...], BeforeValidator(_as_list), AfterValidator(_not_empty)] = ("q4_k_m",)
+    """The first is installed, the others stay with the job."""
     llama_cpp_path: str | None = None
     """A llama.cpp of one's own instead of the pinned build; a server allows folders in CUTOFF_LLAMA_CPP_PATHS only."""
 
@@ -178,7 +192,7 @@ class JobSpec(_Section):
     name: Name
     """The job's name begins with it."""
     base_model: str
-    """A hub id, optionally with @revision, or a folder."""
+    """A hub id, optionally with @revision, or a folder; one that begins with ./ or ../ is relative to job.yaml."""
     cutoff: datetime.date | None = None
     """The last day of what is kept; recorded (reports by year are not built yet)."""
     dataset: DatasetSpec

@@ -84,6 +84,8 @@ def _fault(details: ErrorDetails, source: str) -> Fault:
         return Fault(where, "is not a known field", fix)
     if details["type"] == "missing":
         return Fault(where, "is required", f"add `{path[-1]}:`")
+    if details["type"].startswith("date"):
+        return Fault(where, f"{details['input']!r} is not a date", "write it as 1969-12-31")
     message = details["msg"].removeprefix("Value error, ")
     given = details["input"]
     shown = "" if isinstance(given, dict | BaseModel) else f"{given!r}: "

@@ -73,7 +73,10 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter) -> Prep
     }
     for name, rows in encoded.items():
         check_learnable(rows, template, limit, name)
-    warnings = tuple(line for name, rows in encoded.items() for line in length_warnings(rows, limit, name))
+    warnings = (
+        *overlap_warnings(data),
+        *(line for name, rows in encoded.items() for line in length_warnings(rows, limit, name)),
+    )
     for line in warnings:
         report.warn(line)
     return Prepared(
@@ -109,6 +112,19 @@ def _check_input(spec: JobSpec, datasets_root: Path | None) -> JobData:
 def probe_questions(data: JobData, seed: int) -> tuple[str, ...]:
     """A few questions of both sides, from the validation set; the same for the same data and seed."""
     return tuple(example.instruction for example in select(data.validation, PROBES_PER_SIDE, seed))
+
+
+def overlap_warnings(data: JobData) -> list[str]:
+    """Validation questions that training also reads measure memory, not knowledge: says how many there are."""
+    trained = {_normalised(example.instruction) for example in data.train}
+    seen = sum(_normalised(example.instruction) in trained for example in data.validation)
+    if not seen:
+        return []
+    return [f"{seen} of {len(data.validation)} validation questions also stand in training: the scores will flatter"]
+
+
+def _normalised(question: str) -> str:
+    return " ".join(question.lower().split())
 
 
 def length_warnings(rows: EncodedSet, limit: int, name: str) -> list[str]:

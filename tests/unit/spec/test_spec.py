@@ -49,6 +49,11 @@ def test_every_type_of_the_documents_table(quant):
     assert parse_job(job(convert={"quant_types": [quant]})).convert.quant_types == (quant,)
 
 
+@pytest.mark.parametrize("given", ["q4_k_m", "Q4_K_M", ["Q4_K_M"]])
+def test_a_quantization_type_may_be_one_word_in_any_case(given):
+    assert parse_job(job(convert={"quant_types": given})).convert.quant_types == ("q4_k_m",)
+
+
 def test_all_faults_in_one_answer():
     faults = faults_of(job(train={"lora_rank": 8, "epochs": 0}, convert={"quant_types": ["q4"]}, extra=1))
     assert len(faults) == 4
@@ -64,7 +69,9 @@ def test_all_faults_in_one_answer():
         ({"train": {"quantization": "both"}}, "'4bit'"),
         ({"convert": {"quant_types": ["q4_km"]}}, "q4_k_m"),
         ({"convert": {"quant_types": []}}, "at least 1"),
-        ({"name": "../x"}, "name"),
+        ({"name": "../x"}, "use letters, digits"),
+        ({"name": "x\n"}, "use letters, digits"),
+        ({"cutoff": "1969"}, "write it as 1969-12-31"),
         ({"install": {"model_name": "a/b"}}, "install.model_name"),
         ({"install": {"publisher": ".."}}, "install.publisher"),
         ({"base_model": "just-a-name"}, "neither a hub id"),

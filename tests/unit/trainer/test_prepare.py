@@ -38,6 +38,13 @@ def test_what_the_length_limit_cuts_is_warned_about(base: Path, datasets: Path, 
     assert heard.lines("WARNING") == list(prepared.warnings)
 
 
+def test_validation_that_training_reads_is_warned_about(base: Path, datasets: Path, heard: Heard) -> None:
+    spec = job(base).model_dump()
+    spec["dataset"]["retain_val"] = FILES.retain_train
+    prepared = prepare(parse_job(spec), datasets, heard.reporter)
+    assert any("validation questions also stand in training" in line for line in prepared.warnings)
+
+
 def test_nothing_to_learn_is_refused_with_an_example(base: Path, datasets: Path, heard: Heard) -> None:
     with pytest.raises(InvalidInput, match=r"train.max_seq_length: no answer of the training set.*<\|im_start\|>user"):
         prepare(job(base, max_seq_length=8), datasets, heard.reporter)
