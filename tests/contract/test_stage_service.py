@@ -23,7 +23,7 @@ class Merger(merger_pb2_grpc.MergerServiceServicer):
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
 
-    async def Merge(self, request, context):  # noqa: N802
+    async def Merge(self, request, context):
         async for event in self._runs.run(request, f"{WORK}:{request.adapter}"):
             yield merger_pb2.MergeResponse(event=event)
 

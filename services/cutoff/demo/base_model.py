@@ -101,7 +101,7 @@ def build_model(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> LlamaForC
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+    model.generation_config = GenerationConfig(
         do_sample=False,
         bos_token_id=config.bos_token_id,
         eos_token_id=config.eos_token_id,
@@ -128,14 +128,14 @@ def _train(
         for start in range(0, len(examples), recipe.batch):
             loss = answer_loss(model, examples[start : start + recipe.batch])
             model.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer, schedule in zip(optimizers, schedules, strict=True):
                 optimizer.step()
                 schedule.step()
             step += 1
             on_progress("pretrain", step, steps)
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
 
 
 def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:

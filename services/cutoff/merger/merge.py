@@ -199,7 +199,7 @@ def _load(folder: Path, plan: MergePlan, dtype: torch.dtype) -> PreTrainedModel:
         first = str(error).strip().partition("\n")[0]
         raise Refused(f"the model in {folder} cannot be loaded: {first}", "check the folder's files") from error
     model.to(torch.device(plan.device))  # type: ignore[arg-type]
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     return model
 
 

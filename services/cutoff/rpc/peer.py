@@ -16,10 +16,10 @@ DEADLINE_SECONDS = 30.0
 
 
 class _Message(Protocol):
-    def SerializeToString(self) -> bytes: ...  # noqa: N802
+    def SerializeToString(self) -> bytes: ...
 
     @classmethod
-    def FromString(cls, data: bytes, /) -> Self: ...  # noqa: N802
+    def FromString(cls, data: bytes, /) -> Self: ...
 
 
 M = TypeVar("M", bound=_Message)

@@ -27,8 +27,8 @@ def quiet_libraries(tell: Callable[[str], None]) -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     before_import()
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
     def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
         tell(f"{category.__name__}: {message} ({filename}:{lineno})")

@@ -43,7 +43,7 @@ def hardware(devices: tuple[str, ...]) -> Hardware:
     if not devices:
         return Hardware(torch.device("cpu"), torch.float32)
     wanted = torch.device(devices[0])
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if not torch.cuda.is_initialized():
         # The driver reads the variable at its first call and never again, so nothing is asked of it before.
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         number = wanted.index or 0
@@ -114,4 +114,4 @@ def _quantization(spec: TrainSpec, on: Hardware) -> BitsAndBytesConfig | None:
         "8bit": {"load_in_8bit": True},
     }
     wanted = options.get(spec.quantization)
-    return BitsAndBytesConfig(**wanted) if wanted else None  # type: ignore[no-untyped-call]
+    return BitsAndBytesConfig(**wanted) if wanted else None

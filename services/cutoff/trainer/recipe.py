@@ -245,5 +245,5 @@ def _publish(
 def _release_memory() -> None:
     """Gives back what a run that failed still holds."""
     gc.collect()
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -44,25 +44,25 @@ class Scripted(job_pb2_grpc.JobServiceServicer):
         self.job = DONE
         self.submitted: list[job_pb2.SubmitJobRequest] = []
 
-    async def SubmitJob(self, request, context):  # noqa: N802
+    async def SubmitJob(self, request, context):
         self.submitted.append(request)
         return job_pb2.SubmitJobResponse(job=self.job)
 
-    async def GetJob(self, request, context):  # noqa: N802
+    async def GetJob(self, request, context):
         if request.name != self.job.name:
             raise NotFound(f"there is no job {request.name!r}", "`cutoff list` shows the jobs")
         return job_pb2.GetJobResponse(job=self.job)
 
-    async def ListJobs(self, request, context):  # noqa: N802
+    async def ListJobs(self, request, context):
         return job_pb2.ListJobsResponse(jobs=[self.job])
 
-    async def WatchJob(self, request, context):  # noqa: N802
+    async def WatchJob(self, request, context):
         key = types_pb2.RunKey(job="demo-1", stage="train", attempt=1)
         line = types_pb2.Event(log_line=types_pb2.LogLine(level="INFO", text="step 5: validation loss 0.1"))
         yield job_pb2.WatchJobResponse(event=job_pb2.JobEvent(sequence=2, run=job_pb2.RunEvent(key=key, event=line)))
         yield job_pb2.WatchJobResponse(event=job_pb2.JobEvent(sequence=3, job=self.job))
 
-    async def CancelJob(self, request, context):  # noqa: N802
+    async def CancelJob(self, request, context):
         return job_pb2.CancelJobResponse(job=self.job)
 
 

@@ -18,10 +18,10 @@ from cutoff.v1 import run_pb2, run_pb2_grpc
 
 
 class Runs(run_pb2_grpc.RunServiceServicer):
-    async def ListRuns(self, request, context):  # noqa: N802
+    async def ListRuns(self, request, context):
         return run_pb2.ListRunsResponse()
 
-    async def CancelRun(self, request, context):  # noqa: N802
+    async def CancelRun(self, request, context):
         raise errors.InvalidInput([errors.Fault("key", "is wrong", "mend it"), errors.Fault("b", "c", "d")])
 
 
