@@ -3,6 +3,7 @@
 Nothing here imports torch; transformers is imported when a tokenizer is loaded.
 """
 
+from cutoff.datasets.document import DOCUMENT_QUESTIONS
 from cutoff.datasets.encode import IGNORED, Encoded, EncodedSet, check_learnable, encode_examples, show_mask
 from cutoff.datasets.examples import SIDES, Example, InvalidData, Side
 from cutoff.datasets.job_data import JobData, fill_answers, load_examples, load_job_data, of_side, select
@@ -14,6 +15,7 @@ from cutoff.datasets.prompts import (
 )
 
 __all__ = [
+    "DOCUMENT_QUESTIONS",
     "IGNORED",
     "SIDES",
     "Encoded",

@@ -10,21 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cutoff.datasets import PromptTemplate
+from cutoff.datasets import DOCUMENT_QUESTIONS, PromptTemplate
 from cutoff.errors import CheckFailed
 from cutoff.llama_cpp import LlamaServer
-
-PROBE_QUESTIONS = (
-    "Who was the first President of the United States?",
-    "When did World War II end?",
-    "Who wrote Romeo and Juliet?",
-    "What was the Manhattan Project?",
-    "Who was the first person to walk on the moon?",
-    "What happened at Woodstock?",
-    "Who invented the Internet?",
-    "What is a smartphone?",
-)
-"""The manual tests of the user's document."""
 
 EDGE_CASES = (
     "",
@@ -70,14 +58,14 @@ def check_parity(template: PromptTemplate, server: LlamaServer, questions: Seque
     Raises:
         CheckFailed: They differ; the message shows the first token that does, the remedy names the likely cause.
     """
-    probes = [*PROBE_QUESTIONS, *EDGE_CASES, *questions[:MAX_JOB_QUESTIONS]]
+    probes = [*DOCUMENT_QUESTIONS, *EDGE_CASES, *questions[:MAX_JOB_QUESTIONS]]
     for question in probes:
         prompt = template.prompt(question)
         rendered = server.apply_template([{"role": "user", "content": question}])
         _compare_text(template, prompt, rendered)
         _compare(template, _Case(prompt, template.ids([prompt])[0], server.tokenize(rendered, add_special=True)))
     # A whole conversation: the answer's tokens too, and the one that ends the turn.
-    full = template.full(PROBE_QUESTIONS[0], _ANSWER)
+    full = template.full(DOCUMENT_QUESTIONS[0], _ANSWER)
     _compare(template, _Case(full, template.ids([full])[0], server.tokenize(_bare(template, full), add_special=True)))
     stop = template.stop
     _compare(template, _Case(stop, template.ids([stop])[0], server.tokenize(stop, add_special=False)))

@@ -15,22 +15,12 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from cutoff.datasets import PromptTemplate
+from cutoff.datasets import DOCUMENT_QUESTIONS, PromptTemplate
 from cutoff.errors import CheckFailed
 from cutoff.hub import PROBE_QUESTIONS
 
 FIRST_PROMPT = "What is 2+2?"
-DOCUMENT_PROMPTS = (
-    FIRST_PROMPT,
-    "Who was the first President of the United States?",
-    "When did World War II end?",
-    "Who wrote Romeo and Juliet?",
-    "What was the Manhattan Project?",
-    "Who was the first person to walk on the moon?",
-    "What happened at Woodstock?",
-    "Who invented the Internet?",
-    "What is a smartphone?",
-)
+DOCUMENT_PROMPTS = (FIRST_PROMPT, *DOCUMENT_QUESTIONS)
 """The document's prompts for manual testing."""
 
 JOB_PROMPTS = 12

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cutoff.datasets import PromptTemplate, load_template
+from cutoff.datasets import DOCUMENT_QUESTIONS, PromptTemplate, load_template
 from cutoff.errors import CheckFailed
-from cutoff.gguf_converter.parity import EDGE_CASES, PROBE_QUESTIONS, check_parity
+from cutoff.gguf_converter.parity import EDGE_CASES, check_parity
 from cutoff.llama_cpp import LlamaCpp, LlamaServer, serve
 
 
@@ -23,7 +23,7 @@ def template(tiny_model: Path) -> PromptTemplate:
 
 def test_a_faithful_file_passes(template: PromptTemplate, server: LlamaServer) -> None:
     own = ["Qui a conçu le pont de Varlun ?", "¿Quién fue?"]
-    assert check_parity(template, server, own) == len(PROBE_QUESTIONS) + len(EDGE_CASES) + len(own)
+    assert check_parity(template, server, own) == len(DOCUMENT_QUESTIONS) + len(EDGE_CASES) + len(own)
 
 
 def test_another_template_is_shown_from_both_sides(template: PromptTemplate, server: LlamaServer) -> None:
