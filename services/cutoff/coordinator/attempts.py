@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from google.protobuf import json_format
 
-from cutoff.coordinator.job import OPEN, newest_attempt
+from cutoff.coordinator.job import OPEN, attempt_of, newest_attempt
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.scheduler import Call
 from cutoff.errors import Cancelled, CutoffError, NotFound, Unavailable
@@ -175,7 +175,7 @@ class Attempts:
         self._journal.run_event(self._name, key, event)
 
     def _last_event(self, key: types_pb2.RunKey) -> int:
-        return next(attempt.last_event for attempt in self._job().attempts if attempt.key == key)
+        return attempt_of(self._job(), key).last_event
 
     def _job(self) -> job_pb2.Job:
         return self._journal.store.get(self._name)

@@ -88,7 +88,7 @@ def with_attempt(job: job_pb2.Job, stage: str) -> tuple[job_pb2.Job, types_pb2.R
 def with_event(job: job_pb2.Job, key: types_pb2.RunKey, event: types_pb2.Event) -> job_pb2.Job:
     """The job after one event of one of its runs."""
     after = _copy(job)
-    attempt = next(attempt for attempt in after.attempts if attempt.key == key)
+    attempt = attempt_of(after, key)
     attempt.last_event = max(attempt.last_event, event.sequence)
     kind = event.WhichOneof("kind")
     if kind == "artifact":
@@ -109,6 +109,11 @@ def with_event(job: job_pb2.Job, key: types_pb2.RunKey, event: types_pb2.Event) 
         if event.failed.reason == "CANCELLED":
             attempt.state = job_pb2.Attempt.STATE_CANCELLED
     return after
+
+
+def attempt_of(job: job_pb2.Job, key: types_pb2.RunKey) -> job_pb2.Attempt:
+    """The attempt with a key, which the job has."""
+    return next(attempt for attempt in job.attempts if attempt.key == key)
 
 
 def newest_attempt(job: job_pb2.Job, stage: str) -> job_pb2.Attempt | None:

@@ -6,10 +6,13 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 
-from cutoff.coordinator.job import TERMINAL, State, moved, with_attempt, with_event
+from cutoff.coordinator.job import TERMINAL, State, attempt_of, job_id, moved, with_attempt, with_event
+from cutoff.coordinator.measures import Measures
 from cutoff.coordinator.store import Change, Store
-from cutoff.telemetry.metrics import JOB_SECONDS, JOBS
 from cutoff.v1 import job_pb2, types_pb2
+
+_SCORES_SECONDS = 600.0
+"""How long the scores of a finished job can still be read by Prometheus."""
 
 
 class Journal:
@@ -20,6 +23,8 @@ class Journal:
         self._news: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._progress: dict[str, dict[str, job_pb2.JobEvent]] = defaultdict(dict)
         """By job and stage, the newest progress, which is passed on and not kept."""
+        self._measures = Measures()
+        self._measures.take_up(store.unfinished())
         self._count()
 
     def submit(self, spec: job_pb2.JobSpec, request_id: str) -> tuple[job_pb2.Job, bool]:
@@ -31,10 +36,10 @@ class Journal:
     def move(self, name: str, state: State, failure: types_pb2.Failure | None = None) -> job_pb2.Job:
         """Moves a job to another state; see `job.moved`."""
         job = self.change(name, lambda job: moved(job, state, failure))
+        self._measures.moved(job)
         if state in TERMINAL:
-            seconds = job.end_time.ToDatetime() - job.create_time.ToDatetime()
-            JOB_SECONDS.labels(State.Name(state).removeprefix("STATE_").lower()).observe(seconds.total_seconds())
             self._progress.pop(name, None)
+            asyncio.get_running_loop().call_later(_SCORES_SECONDS, self._measures.forget, job_id(job))
         self._count()
         return job
 
@@ -46,7 +51,9 @@ class Journal:
 
     def open_attempt(self, name: str, stage: str) -> types_pb2.RunKey:
         """Adds an attempt at a stage and returns its key."""
-        return self.change(name, lambda job: with_attempt(job, stage)[0]).attempts[-1].key
+        key = self.change(name, lambda job: with_attempt(job, stage)[0]).attempts[-1].key
+        self._measures.attempt_opened(key)
+        return key
 
     def run_event(self, name: str, key: types_pb2.RunKey, event: types_pb2.Event) -> None:
         """Takes in one event of one of a job's runs."""
@@ -54,7 +61,9 @@ class Journal:
         if event.WhichOneof("kind") == "progress":
             self._progress[name][key.stage] = job_pb2.JobEvent(time=event.time, run=run)
         else:
-            self.store.change(name, lambda job: with_event(job, key, event), run)
+            job = self.store.change(name, lambda job: with_event(job, key, event), run)
+            self._measures.run_event(attempt_of(job, key), event)
+        self._measures.alive(name)
         self._wake(name)
 
     def current(self, name: str) -> job_pb2.Job:
@@ -91,7 +100,4 @@ class Journal:
         self._news.pop(name, asyncio.Event()).set()
 
     def _count(self) -> None:
-        counts = self.store.count_by_state()
-        for state in State.values():
-            if state != job_pb2.Job.STATE_UNSPECIFIED:
-                JOBS.labels(State.Name(state).removeprefix("STATE_").lower()).set(counts.get(state, 0))
+        self._measures.jobs(self.store.count_by_state())

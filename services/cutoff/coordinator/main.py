@@ -25,6 +25,7 @@ from cutoff.coordinator import admission, scheduler, stage_services
 from cutoff.coordinator.attempts import Addresses, Services
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
+from cutoff.coordinator.measures import watch_gpus
 from cutoff.coordinator.service import JobServicer
 from cutoff.coordinator.store import Store
 from cutoff.errors import CutoffError, Refused
@@ -45,14 +46,16 @@ def main() -> None:
     parser.add_argument("--metrics-port", type=int, default=metrics, help="0 takes a free one (default: %(default)s)")
     options = parser.parse_args()
     configure_logs("coordinator")
-    port = serve_metrics("coordinator", options.metrics_port, os.environ.get("CUTOFF_METRICS_ADDRESS", "127.0.0.1"))
-    _LOG.info("metrics", port=port)
     roots = Roots.from_environment()
+    address = os.environ.get("CUTOFF_METRICS_ADDRESS", "127.0.0.1")
+    port = serve_metrics("coordinator", options.metrics_port, address, {"artifacts": roots.artifacts})
+    _LOG.info("metrics", port=port)
     state = Path(os.environ.get("CUTOFF_STATE") or roots.artifacts / "state")
     state.mkdir(parents=True, exist_ok=True)
     try:
         lock = _only_one(state)
         scheduler.start_ray(os.environ.get("RAY_ADDRESS"), state)
+        watch_gpus(scheduler.count_gpus)
         asyncio.run(_serve(options.listen, roots, state))
     except CutoffError as error:
         sys.exit(f"error: {error}")

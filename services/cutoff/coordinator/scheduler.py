@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cutoff.errors import CutoffError, Refused, Unavailable
-from cutoff.rpc import Peer, failure_of
+from cutoff.rpc import ClientSecurity, Peer, failure_of
 from cutoff.v1 import types_pb2
 
 os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported, and lets anybody in without it
@@ -81,6 +81,14 @@ def check_resources(gpus: float) -> None:
         )
 
 
+def count_gpus() -> tuple[float, float]:
+    """How many GPUs the hosts of the cluster have, and how many of them no attempt holds."""
+    try:
+        return ray.cluster_resources().get("GPU", 0.0), ray.available_resources().get("GPU", 0.0)
+    except ray.exceptions.RaySystemError:  # Ray is being stopped
+        return 0.0, 0.0
+
+
 async def drive(call: Call) -> AsyncIterator[types_pb2.Event]:
     """Waits for the hardware, makes the call, and yields its events; the hardware is freed afterwards.
 
@@ -106,7 +114,7 @@ class _Attempt:
         devices = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
         request.run.devices[:] = [f"cuda:{device}" for device in devices]
         try:
-            with Peer(address) as peer:
+            with Peer(address, ClientSecurity.between_services()) as peer:
                 for answer in peer.stream(method, request, response):
                     yield answer.event.SerializeToString()
         except CutoffError as error:

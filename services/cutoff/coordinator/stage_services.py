@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cutoff.rpc import Peer
+from cutoff.rpc import ClientSecurity, Peer
 from cutoff.v1 import gguf_converter_pb2, job_pb2, run_pb2, types_pb2
 
 _CANCEL_SECONDS = 120.0
@@ -20,7 +20,7 @@ async def cancel_run(address: str, key: types_pb2.RunKey) -> None:
     """
 
     def call() -> None:
-        with Peer(address) as peer:
+        with Peer(address, ClientSecurity.between_services()) as peer:
             request = run_pb2.CancelRunRequest(key=key)
             peer.unary("RunService/CancelRun", request, run_pb2.CancelRunResponse, _CANCEL_SECONDS)
 
@@ -35,7 +35,7 @@ async def list_runs(address: str) -> list[run_pb2.Run]:
     """
 
     def call() -> list[run_pb2.Run]:
-        with Peer(address) as peer:
+        with Peer(address, ClientSecurity.between_services()) as peer:
             return list(peer.unary("RunService/ListRuns", run_pb2.ListRunsRequest(), run_pb2.ListRunsResponse).runs)
 
     return await asyncio.to_thread(call)
@@ -50,7 +50,7 @@ async def check_install(address: str, spec: job_pb2.JobSpec) -> None:
     """
 
     def call() -> None:
-        with Peer(address) as peer:
+        with Peer(address, ClientSecurity.between_services()) as peer:
             request = gguf_converter_pb2.CheckInstallRequest(
                 spec=spec.install, llama_cpp_path=spec.convert.llama_cpp_path
             )

@@ -109,8 +109,11 @@ def _make(
     for quant_type, path in partials.items():
         if path == f16:
             continue
+        started = time.monotonic()
         with report.phase(f"quantizing to {quant_type}", "tensor", tensors) as counter:
             llama_cpp.quantize(llama, f16, path, quant_type, threads, lambda done, _: counter.at(done), report.log)
+        rate = f16.stat().st_size / (time.monotonic() - started)
+        report.metric("cutoff_convert_bytes_per_second", rate, quant_type=quant_type)
 
 
 def _check_files(f16: Path, partials: Mapping[QuantType, Path], report: Reporter) -> None:

@@ -55,7 +55,9 @@ def register(grpc_server: grpc.aio.Server, runs: Runs, roots: Roots) -> Sequence
     return ["cutoff.v1.GgufConverterService"]
 
 
-SERVICE = server.StageService("gguf-converter", 50054, 9104, ("torch", "transformers"), register)
+SERVICE = server.StageService(
+    "gguf-converter", 50054, 9104, ("torch", "transformers"), register, ("artifacts", "models")
+)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from cutoff.artifacts import describe, publishing_folder, require_space
+from cutoff.artifacts import describe, publishing_folder, require_space, size_on_disk
 from cutoff.datasets import PromptTemplate, load_template
 from cutoff.errors import AlreadyExists, CheckFailed, Fault, InvalidInput, OutOfMemory, Refused
 from cutoff.hub import BaseModel, carry_tokenizer, check_model_folder, load_tokenizer, tokenizer_files
@@ -124,7 +124,9 @@ def _merge_into(
             untrained = last_logits(model, prompts)
         merged = _merged(model, plan.dtype)
         steps.at(2)
+        saving = time.monotonic()
         _save(merged, partial, plan, template, tokenizer_folder)
+        report.metric("cutoff_merge_bytes_per_second", size_on_disk(partial) / (time.monotonic() - saving))
         steps.at(3)
         del model, merged
         if not plan.verify:

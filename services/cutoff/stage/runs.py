@@ -25,10 +25,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from cutoff.artifacts import Roots, attempt_folder, sweep_partials
 from cutoff.errors import Cancelled, CutoffError, Killed, NotFound, Unavailable
-from cutoff.process import stop_group
+from cutoff.process import resident_bytes, stop_group
 from cutoff.rpc import failure_of
+from cutoff.stage import measures
 from cutoff.stage.child import Assignment, run_child
-from cutoff.telemetry import logger, metrics
+from cutoff.telemetry import logger
 from cutoff.v1 import run_pb2, types_pb2
 
 _LOG = logger(__name__)
@@ -48,6 +49,10 @@ class Limits:
     """How long a run goes on with nobody watching."""
     exit: float = 10.0
     """Between a child's last event and its end."""
+    linger: float = 60.0
+    """How long the series of a run that has ended can still be read: longer than Prometheus' interval."""
+    sample: float = 5.0
+    """Between two looks at a run's memory."""
 
 
 @dataclass(eq=False)
@@ -183,7 +188,8 @@ class Runs:
         run.start_time.GetCurrentTime()
         self._forget_old()
         self._runs[_key(key)] = run
-        metrics.RUNS_ACTIVE.labels(key.stage).inc()
+        measures.run_started(key, run.devices)
+        self._background(self._sample(run))
         _LOG.info("run started", job=key.job, stage=key.stage, attempt=key.attempt, pid=run.pid)
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._read, args=(run, events, loop), daemon=True).start()
@@ -216,18 +222,32 @@ class Runs:
             run.events.append(event)
             run.ended = last
             run.news.notify_all()
-        metrics.observe_run(run.key, event)
+        measures.observe_run(run.key, event)
 
     async def _end(self, run: _Run, last: types_pb2.Event) -> None:
         if run.stopped_for is not None and last.WhichOneof("kind") == "failed":
             last.failed.CopyFrom(failure_of(run.stopped_for))
         await self._add(run, last, last=True)
         outcome = last.failed.reason.lower() if last.HasField("failed") else "succeeded"
-        metrics.RUNS.labels(run.key.stage, outcome).inc()
-        metrics.RUNS_ACTIVE.labels(run.key.stage).dec()
-        metrics.RUN_SECONDS.labels(run.key.stage).observe(time.monotonic() - run.started)
-        metrics.forget_run(run.key)
+        measures.run_ended(run.key, outcome, time.monotonic() - run.started)
+        asyncio.get_running_loop().call_later(self._limits.linger, self._forget_series, run)
         _LOG.info("run ended", job=run.key.job, stage=run.key.stage, attempt=run.key.attempt, outcome=outcome)
+
+    async def _sample(self, run: _Run) -> None:
+        """Measures a run's memory while it runs."""
+        while not run.ended:
+            measures.MEMORY.labels(run.key.job, run.key.stage).set(await asyncio.to_thread(resident_bytes, run.pid))
+            await asyncio.sleep(self._limits.sample)
+
+    def _forget_series(self, run: _Run) -> None:
+        """Removes an ended run's series, unless a later attempt writes them by now."""
+        key = run.key
+        again = any((other.key.job, other.key.stage) == (key.job, key.stage) for other in self._active())
+        if not again:
+            measures.forget_run(key)
+
+    def _active(self) -> list[_Run]:
+        return [run for run in self._runs.values() if not run.ended]
 
     async def _watch(self, run: _Run, after: int) -> AsyncIterator[types_pb2.Event]:
         run.watchers += 1

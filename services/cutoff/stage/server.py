@@ -42,6 +42,8 @@ class StageService:
     """Modules that all runs need and that survive a fork: torch does, trl does not (it touches CUDA)."""
     register: Callable[[grpc.aio.Server, Runs, Roots], Sequence[str]]
     """Adds the servicer; returns the full names of its services."""
+    writes: Sequence[str] = ("artifacts",)
+    """The roots it writes to, as `Roots` names them; the room there is exported."""
 
 
 class RunServicer(run_pb2_grpc.RunServiceServicer):
@@ -72,17 +74,19 @@ def main(service: StageService, arguments: Sequence[str] | None = None) -> int:
     configure_logs(service.name)
     before_import()  # the children inherit the environment it sets
     try:
-        port = serve_metrics(service.name, options.metrics_port, os.environ.get("CUTOFF_METRICS_ADDRESS", "127.0.0.1"))
+        roots = Roots.from_environment()
+        address = os.environ.get("CUTOFF_METRICS_ADDRESS", "127.0.0.1")
+        disks = {name: getattr(roots, name) for name in service.writes}
+        port = serve_metrics(service.name, options.metrics_port, address, disks)
         _LOG.info("metrics", port=port)
-        asyncio.run(_serve(service, options.listen))
+        asyncio.run(_serve(service, options.listen, roots))
     except CutoffError as error:
         show_error(error)
         return EXIT_FAILED
     return 0
 
 
-async def _serve(service: StageService, listen: str) -> None:
-    roots = Roots.from_environment()
+async def _serve(service: StageService, listen: str, roots: Roots) -> None:
     locks = Path(os.environ.get("CUTOFF_LOCKS") or roots.cache / "locks")
     preload = () if os.environ.get("CUTOFF_START_METHOD") == "spawn" else service.preload
     runs = Runs(service.name, roots, locks, preload)

@@ -1,19 +1,35 @@
-"""Every Prometheus metric of cutoff: one prefix, base units, bounded labels.
+"""What every service exports to Prometheus: its build, its gRPC calls, the room on its disks.
 
-What a run reports by `Reporter.metric` reaches Prometheus only under a name declared in `RUN_GAUGES`; its
-series carries the job's id and goes away when the run ends.
+One prefix, base units, bounded labels. Of a stage's runs tells `stage/measures.py`, of jobs and the queue
+`coordinator/measures.py`. A job's id is the label `cutoff_job`, because `job` is Prometheus' own.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-from prometheus_client import Counter, Gauge, Histogram, Info, start_http_server
+from prometheus_client import (
+    GC_COLLECTOR,
+    REGISTRY,
+    Counter,
+    Histogram,
+    Info,
+    disable_created_metrics,
+    start_http_server,
+)
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-from cutoff.v1 import types_pb2
+disable_created_metrics()  # type: ignore[no-untyped-call]
+REGISTRY.unregister(GC_COLLECTOR)  # Python's, without units: of no use to whoever runs cutoff
 
-_LONG = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 48 * 3600)
-"""Buckets in seconds for work that may take days."""
+JOB_LABEL = "cutoff_job"
+
+LONG_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 48 * 3600)
+"""Buckets for work that may take days."""
 
 GRPC_REQUESTS = Counter(
     "cutoff_grpc_requests_total", "gRPC calls that ended, by method and status code", ["method", "code"]
@@ -21,50 +37,52 @@ GRPC_REQUESTS = Counter(
 GRPC_SECONDS = Histogram(
     "cutoff_grpc_request_duration_seconds", "How long gRPC calls took; streams until they ended", ["method"]
 )
-RUNS = Counter("cutoff_runs_total", "Runs that ended in this stage service, by outcome", ["stage", "outcome"])
-RUN_SECONDS = Histogram("cutoff_run_duration_seconds", "How long runs took", ["stage"], buckets=_LONG)
-RUNS_ACTIVE = Gauge("cutoff_runs_active", "Runs in progress in this stage service", ["stage"])
-JOBS = Gauge("cutoff_jobs", "Jobs in the store, by state", ["state"])
-JOB_SECONDS = Histogram("cutoff_job_duration_seconds", "From submission to the end of a job", ["state"], buckets=_LONG)
-RUN_PROGRESS = Gauge("cutoff_run_progress_ratio", "Share of a run's current phase that is done", ["job", "stage"])
 _BUILD = Info("cutoff_build", "The version that runs")
 
-RUN_GAUGES = {
-    name: Gauge(name, text, ["job", "stage"])
-    for name, text in {
-        "cutoff_train_loss": "Training loss of the newest step",
-        "cutoff_train_learning_rate": "Learning rate of the newest step",
-        "cutoff_train_eval_loss": "Validation loss of the newest evaluation",
-        "cutoff_train_tokens_per_second": "Tokens trained on per second, padding not counted",
-    }.items()
-}
+
+class DiskCollector(Collector):
+    """Looks at the disks when Prometheus asks.
+
+    Args:
+        roots: From the name of a root ("artifacts") to its folder.
+    """
+
+    def __init__(self, roots: Mapping[str, Path]) -> None:
+        self._roots = roots
+
+    def describe(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+        """The metrics, without looking."""
+        return (
+            GaugeMetricFamily("cutoff_disk_free_bytes", "Room on the disk of a root", labels=["root"]),
+            GaugeMetricFamily("cutoff_disk_size_bytes", "Size of the disk of a root", labels=["root"]),
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they are now; a root that is not there has none."""
+        free, size = self.describe()
+        for name, folder in self._roots.items():
+            if folder.is_dir():
+                usage = shutil.disk_usage(folder)
+                free.add_metric([name], usage.free)
+                size.add_metric([name], usage.total)
+        yield free
+        yield size
 
 
-def serve_metrics(service: str, port: int, address: str = "127.0.0.1") -> int:
+def serve_metrics(service: str, port: int, address: str = "127.0.0.1", disks: Mapping[str, Path] | None = None) -> int:
     """Starts this process's /metrics on a thread of its own.
 
     Args:
         service: Goes into cutoff_build_info.
         port: 0 takes a free one.
         address: What to listen on.
+        disks: The roots this service writes to.
 
     Returns:
         The port.
     """
     _BUILD.info({"service": service, "version": importlib.metadata.version("cutoff")})
+    if disks:
+        REGISTRY.register(DiskCollector(disks))
     server, _ = start_http_server(port, addr=address)
     return int(server.server_port)
-
-
-def observe_run(key: types_pb2.RunKey, event: types_pb2.Event) -> None:
-    """Moves a run's gauges to what one of its events says."""
-    if event.WhichOneof("kind") == "progress" and event.progress.total:
-        RUN_PROGRESS.labels(key.job, key.stage).set(event.progress.step / event.progress.total)
-    elif event.WhichOneof("kind") == "metric" and event.metric.name in RUN_GAUGES:
-        RUN_GAUGES[event.metric.name].labels(key.job, key.stage).set(event.metric.value)
-
-
-def forget_run(key: types_pb2.RunKey) -> None:
-    """Removes the series of a run that has ended."""
-    for gauge in (RUN_PROGRESS, *RUN_GAUGES.values()):
-        gauge.remove_by_labels({"job": key.job, "stage": key.stage})

@@ -39,7 +39,7 @@ def register(grpc_server: grpc.aio.Server, runs: Runs, _: Roots) -> Sequence[str
     return ["cutoff.v1.TrainerService"]
 
 
-SERVICE = server.StageService("trainer", 50052, 9102, ("torch", "transformers"), register)
+SERVICE = server.StageService("trainer", 50052, 9102, ("torch", "transformers"), register, ("artifacts", "cache"))
 
 
 def main() -> None:

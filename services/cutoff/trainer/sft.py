@@ -18,6 +18,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from cutoff.artifacts import describe, publishing_folder
 from cutoff.errors import TrainingDiverged
 from cutoff.stage.report import Counter, Reporter
+from cutoff.trainer.flops import computing_parameters, utilisation
 from cutoff.trainer.order import StepOrder
 
 _METRIC_INTERVAL = 1.0
@@ -42,6 +43,7 @@ class AdapterTrainer(SFTTrainer):
         self._started = time.monotonic()
         self._told = -math.inf
         super().__init__(**kwargs)
+        self._parameters = computing_parameters(self.model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Takes what is known after a step.
@@ -64,7 +66,18 @@ class AdapterTrainer(SFTTrainer):
             self._told = now
             self._report.metric("cutoff_train_loss", logs["loss"])
             self._report.metric("cutoff_train_learning_rate", logs["learning_rate"])
-            self._report.metric("cutoff_train_tokens_per_second", logs["num_tokens"] / (now - self._started))
+            self._tell_speed(logs["num_tokens"] / (now - self._started))
+
+    def _tell_speed(self, tokens_per_second: float) -> None:
+        self._report.metric("cutoff_train_tokens_per_second", tokens_per_second)
+        device = self.args.device
+        if device.type == "cpu":
+            return
+        used = torch.cuda.memory_reserved(device)
+        self._report.metric("cutoff_device_memory_used_bytes", used, device=str(device))
+        achieved = utilisation(tokens_per_second, self._parameters, torch.cuda.get_device_name(device))
+        if achieved is not None:
+            self._report.metric("cutoff_train_mfu_ratio", achieved)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluates, and tells the validation loss."""
@@ -94,6 +107,7 @@ class AdapterTrainer(SFTTrainer):
             self._save_rng_state(str(partial))
             self.state.save_to_json(str(partial / "trainer_state.json"))
         self._report.artifact("checkpoint", describe(target), step=str(step))
+        self._report.metric("cutoff_train_checkpoint_timestamp_seconds", time.time())
         rotate_checkpoints(str(self._folder), self.args.save_total_limit, self.state.best_model_checkpoint)
 
 

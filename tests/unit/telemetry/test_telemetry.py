@@ -1,4 +1,4 @@
-"""Logs that say whose they are, and metrics that go away with their run."""
+"""Logs that say whose they are, and metrics that are served."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import sys
 import urllib.request
 
 import pytest
-from prometheus_client import REGISTRY
 
-from cutoff.telemetry import metrics, serve_metrics
-from cutoff.v1 import types_pb2
+from cutoff.telemetry import serve_metrics
 
 LOGGING = """
 import logging
@@ -55,29 +53,11 @@ def test_human_logs_say_the_same():
         json.loads(lines("human")[0])
 
 
-def value(name: str, **labels: str) -> float | None:
-    return REGISTRY.get_sample_value(name, labels)
-
-
-def test_a_runs_series_live_as_long_as_the_run():
-    key = types_pb2.RunKey(job="gauge-test", stage="train", attempt=1)
-    metrics.observe_run(key, types_pb2.Event(progress=types_pb2.Progress(step=1, total=4)))
-    metrics.observe_run(key, types_pb2.Event(metric=types_pb2.Metric(name="cutoff_train_loss", value=2.5)))
-    assert value("cutoff_run_progress_ratio", job="gauge-test", stage="train") == 0.25
-    assert value("cutoff_train_loss", job="gauge-test", stage="train") == 2.5
-    metrics.forget_run(key)
-    assert value("cutoff_run_progress_ratio", job="gauge-test", stage="train") is None
-    assert value("cutoff_train_loss", job="gauge-test", stage="train") is None
-
-
-def test_a_metric_nobody_declared_is_not_exported():
-    key = types_pb2.RunKey(job="gauge-test", stage="train", attempt=1)
-    metrics.observe_run(key, types_pb2.Event(metric=types_pb2.Metric(name="made_up", value=1)))
-    assert value("made_up", job="gauge-test", stage="train") is None
-
-
-def test_metrics_are_served_on_loopback():
-    port = serve_metrics("test", 0)
+def test_metrics_are_served_on_loopback_with_the_room_on_the_disks(tmp_path):
+    port = serve_metrics("test", 0, disks={"artifacts": tmp_path, "gone": tmp_path / "gone"})
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     assert 'cutoff_build_info{service="test",version="0.1.0"} 1.0' in text
+    assert 'cutoff_disk_free_bytes{root="artifacts"}' in text
+    assert "gone" not in text
+    assert "_created" not in text

@@ -1,0 +1,146 @@
+"""What the coordinator exports of jobs, of the queue for hardware, and of evaluations.
+
+An unfinished job has series of its own; they go away with its end, its scores some minutes later, when they
+have been looked at.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from cutoff.coordinator.job import LEGAL, TERMINAL, State, job_id
+from cutoff.telemetry.metrics import JOB_LABEL, LONG_SECONDS
+from cutoff.v1 import job_pb2, types_pb2
+
+JOBS = Gauge("cutoff_jobs", "Jobs in the store, by state", ["state"])
+JOB_SECONDS = Histogram(
+    "cutoff_job_duration_seconds", "From submission to the end of a job", ["state"], buckets=LONG_SECONDS
+)
+JOB_LAST_EVENT = Gauge(
+    "cutoff_job_last_event_timestamp_seconds", "When an unfinished job last moved, in Unix time", [JOB_LABEL]
+)
+QUEUE_LENGTH = Gauge("cutoff_queue_length", "Attempts that wait for hardware or for their service")
+QUEUE_OLDEST = Gauge(
+    "cutoff_queue_oldest_timestamp_seconds", "Since when the longest waiting attempt waits, in Unix time; 0: none does"
+)
+QUEUE_SECONDS = Histogram(
+    "cutoff_queue_wait_seconds", "From asking for hardware to the start of a run", ["stage"], buckets=LONG_SECONDS
+)
+STAGE_SECONDS = Histogram(
+    "cutoff_stage_duration_seconds", "How long attempts ran, by outcome", ["stage", "outcome"], buckets=LONG_SECONDS
+)
+SCORES = Gauge(
+    "cutoff_evaluation_score_ratio",
+    "Scores of a job's models, as shares of the questions",
+    [JOB_LABEL, "target", "question_set", "score"],
+)
+INSTALLS = Counter("cutoff_installs_total", "Jobs that came to their installation, by outcome", ["outcome"])
+GPUS = Gauge("cutoff_gpus", "GPUs of all hosts")
+GPUS_FREE = Gauge("cutoff_gpus_free", "GPUs that no attempt holds")
+
+_Waiting = tuple[str, str, int]
+
+
+class Measures:
+    """Follows what the journal is told. Lives on one event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[_Waiting, float] = {}
+        """From an attempt that waits to when it began to."""
+
+    def take_up(self, jobs: Iterable[job_pb2.Job]) -> None:
+        """Counts what unfinished jobs of an earlier process wait for."""
+        for job in jobs:
+            JOB_LAST_EVENT.labels(job_id(job)).set_to_current_time()
+            for attempt in job.attempts:
+                if attempt.state == job_pb2.Attempt.STATE_WAITING:
+                    self._wait(attempt.key, attempt.create_time.ToMicroseconds() / 1e6)
+
+    def jobs(self, counts: dict[int, int]) -> None:
+        """Takes in how many jobs are in each state."""
+        for state in LEGAL:
+            JOBS.labels(_state(state)).set(counts.get(state, 0))
+
+    def moved(self, job: job_pb2.Job) -> None:
+        """Takes in a job's new state."""
+        if job.state not in TERMINAL:
+            self.alive(job.name)
+            return
+        seconds = job.end_time.ToDatetime() - job.create_time.ToDatetime()
+        JOB_SECONDS.labels(_state(job.state)).observe(seconds.total_seconds())
+        if job.result.missed:
+            INSTALLS.labels("below_bar").inc()
+        JOB_LAST_EVENT.remove_by_labels({JOB_LABEL: job_id(job)})
+
+    def alive(self, name: str) -> None:
+        """Takes in that something happened to a job."""
+        JOB_LAST_EVENT.labels(name.removeprefix("jobs/")).set_to_current_time()
+
+    def attempt_opened(self, key: types_pb2.RunKey) -> None:
+        """Takes in that an attempt asks for its hardware."""
+        self._wait(key, time.time())
+
+    def run_event(self, attempt: job_pb2.Attempt, event: types_pb2.Event) -> None:
+        """Takes in one event of a run, and the attempt as it is after it."""
+        kind = event.WhichOneof("kind")
+        if kind == "started":
+            self._started(attempt.key)
+        elif kind in ("finished", "failed"):
+            self._ended(attempt, event.failed.reason.lower() if kind == "failed" else "succeeded")
+        elif kind == "metric" and event.metric.name == "cutoff_evaluation_score_ratio":
+            labels = event.metric.labels
+            scored = (labels["target"], labels["question_set"], labels["score"])
+            SCORES.labels(attempt.key.job, *scored).set(event.metric.value)
+
+    def forget(self, job: str) -> None:
+        """Removes a finished job's scores."""
+        SCORES.remove_by_labels({JOB_LABEL: job})
+
+    def _wait(self, key: types_pb2.RunKey, since: float) -> None:
+        self._waiting[_attempt(key)] = since
+        self._count_waiting()
+
+    def _started(self, key: types_pb2.RunKey) -> None:
+        since = self._waiting.pop(_attempt(key), None)
+        if since is not None:
+            QUEUE_SECONDS.labels(_kind(key)).observe(time.time() - since)
+        self._count_waiting()
+
+    def _ended(self, attempt: job_pb2.Attempt, outcome: str) -> None:
+        key = attempt.key
+        self._waiting.pop(_attempt(key), None)
+        self._count_waiting()
+        if attempt.HasField("start_time"):
+            seconds = attempt.end_time.ToDatetime() - attempt.start_time.ToDatetime()
+            STAGE_SECONDS.labels(_kind(key), outcome).observe(seconds.total_seconds())
+        if key.stage == "install":
+            INSTALLS.labels("installed" if outcome == "succeeded" else "failed").inc()
+
+    def _count_waiting(self) -> None:
+        QUEUE_LENGTH.set(len(self._waiting))
+        QUEUE_OLDEST.set(min(self._waiting.values(), default=0))
+
+
+def watch_gpus(count: Callable[[], tuple[float, float]]) -> None:
+    """Has the GPUs counted whenever Prometheus asks.
+
+    Args:
+        count: Returns how many there are, and how many are free.
+    """
+    GPUS.set_function(lambda: count()[0])
+    GPUS_FREE.set_function(lambda: count()[1])
+
+
+def _attempt(key: types_pb2.RunKey) -> _Waiting:
+    return key.job, key.stage, key.attempt
+
+
+def _kind(key: types_pb2.RunKey) -> str:
+    return key.stage.partition("-")[0]
+
+
+def _state(state: State) -> str:
+    return State.Name(state).removeprefix("STATE_").lower()
