@@ -5,7 +5,7 @@
         for event in client.watch(job.name):
             ...
 
-The address and the credentials default to CUTOFF_ADDRESS, CUTOFF_TOKEN_FILE and CUTOFF_CA_FILE.
+The address defaults to CUTOFF_ADDRESS; what is shown there to what `credentials.py` finds.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
+from cutoff.client.credentials import find_security
 from cutoff.errors import Unavailable
 from cutoff.rpc import ClientSecurity, Peer
 from cutoff.spec import JobSpec, spec_to_proto
@@ -55,11 +56,12 @@ class Client:
 
     Args:
         address: host:port or unix:/path; default CUTOFF_ADDRESS, else 127.0.0.1:50051.
-        security: Token and CA; default from the environment.
+        security: Token and CA; default what `credentials.find_security` finds.
     """
 
     def __init__(self, address: str | None = None, security: ClientSecurity | None = None) -> None:
-        self._peer = Peer(address or os.environ.get("CUTOFF_ADDRESS") or DEFAULT_ADDRESS, security)
+        address = address or os.environ.get("CUTOFF_ADDRESS") or DEFAULT_ADDRESS
+        self._peer = Peer(address, security or find_security(address))
 
     def __enter__(self) -> Self:
         return self

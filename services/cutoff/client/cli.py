@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,16 @@ from cutoff.client import show
 from cutoff.client.api import Client, Outcome, outcome_of
 from cutoff.client.local import LocalSystem
 from cutoff.demo import DEFAULT_FACTS, create
-from cutoff.errors import CutoffError, InvalidInput, NotFound, Refused, Unauthenticated, Unavailable, as_cutoff_error
+from cutoff.errors import (
+    CutoffError,
+    Fault,
+    InvalidInput,
+    NotFound,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+    as_cutoff_error,
+)
 from cutoff.rpc import failure_of
 from cutoff.spec import load_job_yaml
 from cutoff.stage.report import Counter, Reporter
@@ -189,6 +199,24 @@ def demo(
 
 
 @app.command()
+def init(
+    out: Annotated[Path, typer.Option(help="The folder to write; what is there and good stays.")] = Path("secrets"),
+    host: Annotated[
+        list[str] | None, typer.Option(help="A further name or IP address of the services; may be repeated.")
+    ] = None,
+    owner: Annotated[str, typer.Option(help="UID:GID that is to own the files (as root only).")] = "",
+    as_json: Json = False,
+) -> None:
+    """Makes the token and the certificates with which services and users know each other."""
+    from cutoff.client.init import init as make  # cryptography is slow to import, and only this command needs it
+
+    with _errors_shown(as_json):
+        made = make(out, host or os.environ.get("CUTOFF_HOSTS", "").split(), _ids(owner))
+        summary = f"{out}: {len(made.written)} files written" if made.written else f"{out}: all there, nothing to do"
+        print(json.dumps({"folder": str(out), "written": made.written}) if as_json else summary)
+
+
+@app.command()
 def serve(datasets: Datasets = None, artifacts: Artifacts = None, models: Models = None) -> None:
     """Runs coordinator and stage services on this machine's loopback ports until it is interrupted."""
     roots = _roots(datasets, artifacts, models)
@@ -243,6 +271,15 @@ def _print(message: Message, as_json: bool, human: str = "") -> None:
 def _dict(message: Message) -> dict[str, Any]:
     found: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
     return found
+
+
+def _ids(owner: str) -> tuple[int, int] | None:
+    user, _, group = owner.partition(":")
+    if not owner:
+        return None
+    if not (user.isdigit() and group.isdigit()):
+        raise InvalidInput([Fault("--owner", f"{owner!r} is not UID:GID in numbers", "give for example 1000:1000")])
+    return int(user), int(group)
 
 
 def _roots(datasets: Path | None, artifacts: Path | None, models: Path | None) -> Roots:

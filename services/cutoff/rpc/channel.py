@@ -30,14 +30,14 @@ def open_channel(address: str, security: ClientSecurity) -> grpc.Channel:
     """A synchronous channel.
 
     Args:
-        address: host:port, or unix:/path.
-        security: TLS when it has a CA.
+        address: host:port, or unix:/path, which no network is behind and which therefore has no TLS.
+        security: TLS when it has a CA, on both sides when it has a certificate.
 
     Raises:
         Refused: The server is on another machine, and there is no CA: the token would travel in the clear.
     """
-    if security.ca is not None:
-        credentials = grpc.ssl_channel_credentials(security.ca)
+    if security.ca is not None and not address.startswith("unix:"):
+        credentials = grpc.ssl_channel_credentials(security.ca, *(security.certificate or ()))
         return grpc.secure_channel(address, credentials, CHANNEL_OPTIONS)
     if not is_local(address):
         raise Refused(f"{address} is on another machine, and no CA is given to trust", "set CUTOFF_CA_FILE")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -42,7 +43,7 @@ class CallInterceptor(_Interceptor):
         if handler is None or method.startswith(_OPEN_METHODS):
             return handler
         headers = dict(handler_call_details.invocation_metadata)
-        call = _Call(method, self._security.accepts(str(headers.get(TOKEN_HEADER, ""))))
+        call = _Call(method, str(headers.get(TOKEN_HEADER, "")), self._security)
         serializers = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
@@ -54,22 +55,21 @@ class CallInterceptor(_Interceptor):
 
 
 class _Call:
-    """One call: refused without a token, timed, counted by its outcome."""
+    """One call: refused without a token or certificate, timed, counted by its outcome."""
 
-    def __init__(self, method: str, accepted: bool) -> None:
-        self._method = method.rpartition(".")[2]
-        self._accepted = accepted
+    def __init__(self, method: str, header: str, security: ServerSecurity) -> None:
+        self._around = partial(_Around, method.rpartition(".")[2], header, security)
 
     def unary(self, behaviour: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            async with _Around(self._method, self._accepted, context):
+            async with self._around(context):
                 return await behaviour(request, context)
 
         return wrapped
 
     def stream(self, behaviour: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
         async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            async with _Around(self._method, self._accepted, context):
+            async with self._around(context):
                 async for response in behaviour(request, context):
                     yield response
 
@@ -77,15 +77,22 @@ class _Call:
 
 
 class _Around:
-    def __init__(self, method: str, accepted: bool, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    def __init__(
+        self, method: str, header: str, security: ServerSecurity, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
         self._method = method
-        self._accepted = accepted
+        self._header = header
+        self._security = security
         self._context = context
         self._started = time.monotonic()
 
     async def __aenter__(self) -> None:
-        if not self._accepted:
+        if self._security.accepts(self._header, _names(self._context)):
+            return
+        if self._security.callers is None:
             await self._abort(Unauthenticated("the call carries no valid token", "set CUTOFF_TOKEN_FILE"))
+        allowed = ", ".join(sorted(self._security.callers or ()))
+        await self._abort(Unauthenticated(f"this service answers {allowed} only", "ask the coordinator"))
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, CutoffError):
@@ -105,3 +112,9 @@ class _Around:
     def _count(self, code: str) -> None:
         GRPC_REQUESTS.labels(self._method, code).inc()
         GRPC_SECONDS.labels(self._method).observe(time.monotonic() - self._started)
+
+
+def _names(context: grpc.aio.ServicerContext[Any, Any]) -> set[str]:
+    """The names in the certificate that the caller showed; none where it showed none."""
+    names = context.auth_context().get("x509_subject_alternative_name", ())
+    return {name.decode() for name in names}

@@ -1,7 +1,11 @@
-"""Who may talk to whom: TLS and a token, plaintext only where no network is involved.
+"""Who may talk to whom: TLS with a token or with certificates on both sides; plaintext only where no network is.
 
-Environment: CUTOFF_TOKEN_FILE (both sides), CUTOFF_CERT_FILE and CUTOFF_KEY_FILE (a server's own),
-CUTOFF_CA_FILE (whom a client trusts).
+Clients show the coordinator a token. Services know each other by certificates of one authority, and a stage
+service answers the coordinator only.
+
+Environment: CUTOFF_TOKEN_FILE (both sides), CUTOFF_CERT_FILE and CUTOFF_KEY_FILE (a server's own, and what it
+shows as a client), CUTOFF_CA_FILE (whom a client trusts), CUTOFF_CLIENT_CA_FILE (callers must show a certificate
+of this authority), CUTOFF_CALLERS (the names that such a certificate may carry; default "coordinator").
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -39,33 +44,60 @@ class ServerSecurity:
 
     token: str | None = field(repr=False)
     credentials: grpc.ServerCredentials | None
+    callers: frozenset[str] | None = None
+    """The names a caller's certificate may carry; None where callers need no certificate."""
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Reads token and certificate, where the variables name them.
+        """Reads token and certificates, where the variables name them.
 
         Raises:
             NotFound: A variable names a file that is not there.
-            Refused: The token file holds no token.
+            Refused: The token file holds no token, or there is nothing to show to callers who show a certificate.
         """
-        certificate, key = _read("CUTOFF_CERT_FILE"), _read("CUTOFF_KEY_FILE")
-        credentials = grpc.ssl_server_credentials([(key, certificate)]) if certificate and key else None
-        return cls(_token(), credentials)
+        certificate, key, authority = (
+            _read("CUTOFF_CERT_FILE"),
+            _read("CUTOFF_KEY_FILE"),
+            _read("CUTOFF_CLIENT_CA_FILE"),
+        )
+        if not (certificate and key):
+            if authority:
+                raise Refused(
+                    "CUTOFF_CLIENT_CA_FILE is set, and there is no certificate of this server's own",
+                    "set CUTOFF_CERT_FILE and CUTOFF_KEY_FILE",
+                )
+            return cls(_token(), None)
+        pair = [(key, certificate)]
+        if not authority:
+            return cls(_token(), grpc.ssl_server_credentials(pair))
+        callers = frozenset(name.strip() for name in os.environ.get("CUTOFF_CALLERS", "coordinator").split(","))
+        return cls(_token(), grpc.ssl_server_credentials(pair, authority, require_client_auth=True), callers)
 
     def check_address(self, address: str) -> None:
         """Refuses to listen where a stranger could call.
 
         Raises:
-            Refused: The address can be reached from other machines, but there is no TLS or no token.
+            Refused: The address can be reached from other machines, but there is no TLS, or neither a token nor
+                certificates are asked for.
         """
-        if not is_local(address) and (self.token is None or self.credentials is None):
+        if is_local(address):
+            return
+        if self.credentials is None or (self.token is None and self.callers is None):
             raise Refused(
                 f"{address} can be reached from other machines, and there is no TLS certificate or no token",
                 "listen on 127.0.0.1, or set CUTOFF_TOKEN_FILE, CUTOFF_CERT_FILE and CUTOFF_KEY_FILE",
             )
 
-    def accepts(self, header: str | None) -> bool:
-        """Whether a call with this authorization header may go on (compared in constant time)."""
+    def accepts(self, header: str | None, names: Iterable[str] = ()) -> bool:
+        """Whether a call may go on.
+
+        Args:
+            header: Its authorization header; compared in constant time.
+            names: Those that the caller's certificate carries. Where certificates are asked for, one takes the
+                place of the token.
+        """
+        if self.callers is not None:
+            return not self.callers.isdisjoint(names)
         if self.token is None:
             return True
         return hmac.compare_digest((header or "").encode(), f"Bearer {self.token}".encode())
@@ -77,16 +109,40 @@ class ClientSecurity:
 
     token: str | None = field(repr=False)
     ca: bytes | None
+    certificate: tuple[bytes, bytes] | None = field(default=None, repr=False)
+    """Key and certificate, in PEM."""
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Reads token and CA, where the variables name them.
+        """What a user shows the coordinator: reads token and CA, where the variables name them.
 
         Raises:
             NotFound: A variable names a file that is not there.
             Refused: The token file holds no token.
         """
         return cls(_token(), _read("CUTOFF_CA_FILE"))
+
+    @classmethod
+    def between_services(cls) -> Self:
+        """What one service shows another: its certificate. Users' tokens are not for them.
+
+        Raises:
+            NotFound: A variable names a file that is not there.
+            Refused: The token file holds no token.
+        """
+        authority, certificate, key = _read("CUTOFF_CA_FILE"), _read("CUTOFF_CERT_FILE"), _read("CUTOFF_KEY_FILE")
+        if authority and certificate and key:
+            return cls(None, authority, (key, certificate))
+        return cls(_token(), authority)
+
+    @classmethod
+    def from_texts(cls, token: str, ca: bytes) -> Self:
+        """A token and a CA that were read already.
+
+        Raises:
+            Refused: The token is too short to be one.
+        """
+        return cls(_checked(token, "what was found"), ca)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """The headers of each call."""
@@ -97,11 +153,14 @@ def _token() -> str | None:
     content = _read("CUTOFF_TOKEN_FILE")
     if content is None:
         return None
-    token = content.decode("ascii", "replace").strip()
+    return _checked(content.decode("ascii", "replace"), "the file CUTOFF_TOKEN_FILE names")
+
+
+def _checked(text: str, where: str) -> str:
+    token = text.strip()
     if len(token) < _SHORTEST_TOKEN:
         raise Refused(
-            f"the file CUTOFF_TOKEN_FILE names holds no token of at least {_SHORTEST_TOKEN} characters",
-            "write one: openssl rand -hex 32",
+            f"{where} holds no token of at least {_SHORTEST_TOKEN} characters", "write one: openssl rand -hex 32"
         )
     return token
 

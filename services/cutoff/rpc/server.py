@@ -70,7 +70,7 @@ async def serve_until_stopped(
 def _bind(server: grpc.aio.Server, listen: str, security: ServerSecurity) -> int:
     port = 0
     with contextlib.suppress(RuntimeError):
-        if security.credentials is not None:
+        if security.credentials is not None and not listen.startswith("unix:"):
             port = server.add_secure_port(listen, security.credentials)
         else:
             port = server.add_insecure_port(listen)
