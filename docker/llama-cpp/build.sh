@@ -45,7 +45,7 @@ trap 'rm -rf "$work"' EXIT
 started=$SECONDS
 
 say "fetching $(cut -d' ' -f1 "$pin")"
-"$python" -m pip download --quiet --no-deps --no-binary :all: --require-hashes --dest "$work" -r "$pin" >"$work/fetch.log" 2>&1 ||
+"$python" -m pip download --quiet --no-deps --no-binary llama-cpp-python --require-hashes --dest "$work" -r "$pin" >"$work/fetch.log" 2>&1 ||
   { tail -n 20 "$work/fetch.log" >&2; die "the source could not be fetched"; }
 tar -xzf "$work"/llama_cpp_python-*.tar.gz -C "$work"
 source=$(echo "$work"/llama_cpp_python-*/vendor/llama.cpp)

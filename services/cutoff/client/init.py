@@ -3,6 +3,7 @@
     DIR/ca/            the authority's certificate and key; no service reads them
     DIR/<service>/     tls.crt, tls.key, ca.crt; for the coordinator also token and ray-token
     DIR/client/        token and ca.crt: what a user's machine needs
+    DIR/grafana/       password: that of Grafana's user admin
 
 What is there and good stays as it is. A certificate that ends within a month, belongs to another authority or
 lacks a name is made anew, so that starting the system renews its certificates. No file is ever seen half-written.
@@ -51,6 +52,7 @@ def init(folder: Path, hosts: Sequence[str] = (), owner: tuple[int, int] | None 
         _certificate(writing, service, authority, hosts)
     token = writing.keep_or_write(f"{COORDINATOR}/token", _new_token)
     writing.keep_or_write(f"{COORDINATOR}/ray-token", _new_token)
+    writing.keep_or_write("grafana/password", _new_token)
     writing.write_if_other("client/token", token, secret=True)
     writing.write_if_other("client/ca.crt", authority.certificate, secret=False)
     return Made(folder, tuple(writing.written))

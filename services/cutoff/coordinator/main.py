@@ -4,7 +4,7 @@
 
 Environment: CUTOFF_LISTEN and CUTOFF_METRICS_PORT as the flags; CUTOFF_STATE (the database and Ray's token,
 default $CUTOFF_ARTIFACTS/state) or CUTOFF_DATABASE_URL; RAY_ADDRESS (a cluster to join; without one, Ray is
-started here); CUTOFF_TRAINER_ADDRESS, CUTOFF_MERGER_ADDRESS, CUTOFF_GGUF_CONVERTER_ADDRESS and
+started here); CUTOFF_GPUS (how many GPUs this host lends to jobs, where the coordinator itself sees none); CUTOFF_TRAINER_ADDRESS, CUTOFF_MERGER_ADDRESS, CUTOFF_GGUF_CONVERTER_ADDRESS and
 CUTOFF_EVALUATOR_ADDRESS; the roots (`artifacts.Roots`) and the security variables (`rpc/security.py`).
 """
 
@@ -54,7 +54,7 @@ def main() -> None:
     state.mkdir(parents=True, exist_ok=True)
     try:
         lock = _only_one(state)
-        scheduler.start_ray(os.environ.get("RAY_ADDRESS"), state)
+        scheduler.start_ray(os.environ.get("RAY_ADDRESS"), state, os.environ.get("CUTOFF_GPUS"))
         watch_gpus(scheduler.count_gpus)
         asyncio.run(_serve(options.listen, roots, state))
     except CutoffError as error:

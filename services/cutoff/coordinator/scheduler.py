@@ -39,13 +39,19 @@ class Call:
     gpus: float
 
 
-def start_ray(address: str | None, state: Path) -> None:
+def start_ray(address: str | None, state: Path, gpus: str | None = None) -> None:
     """Connects to a Ray cluster, or starts one on this machine. Always with token authentication.
 
     Args:
         address: A cluster's; None starts one that ends with this process.
         state: Where the token is kept, readable by this user only, unless RAY_AUTH_TOKEN_PATH names one.
+        gpus: How many GPUs this host lends to jobs; None or "" counts those that this process sees.
+
+    Raises:
+        Refused: `gpus` is not a number.
     """
+    if gpus and not gpus.isdigit():
+        raise Refused(f"CUTOFF_GPUS={gpus} is not a number of GPUs", "set it to 0, 1, 2, ...")
     os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(_token_file(state / "ray-token")))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address:
@@ -55,6 +61,7 @@ def start_ray(address: str | None, state: Path) -> None:
     cpus = max(2, os.cpu_count() or 1)  # convert runs beside an evaluation, on one core too
     ray.init(
         num_cpus=cpus,
+        num_gpus=int(gpus) if gpus else None,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.WARNING,

@@ -84,6 +84,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         for file in source.iterdir():
             _link(file, unfinished / file.name)
+            (unfinished / file.name).chmod(0o644)  # safetensors writes 0600; containers run as another user
         unfinished.chmod(0o755)
         if target.exists():
             shutil.rmtree(target)
