@@ -2,10 +2,14 @@
 
     cutoff-coordinator [--listen 127.0.0.1:50051] [--metrics-port 9101]
 
-Environment: CUTOFF_LISTEN and CUTOFF_METRICS_PORT as the flags; CUTOFF_STATE (the database and Ray's token,
-default $CUTOFF_ARTIFACTS/state) or CUTOFF_DATABASE_URL; RAY_ADDRESS (a cluster to join; without one, Ray is
-started here); CUTOFF_GPUS (how many GPUs this host lends to jobs, where the coordinator itself sees none); CUTOFF_TRAINER_ADDRESS, CUTOFF_MERGER_ADDRESS, CUTOFF_GGUF_CONVERTER_ADDRESS and
-CUTOFF_EVALUATOR_ADDRESS; the roots (`artifacts.Roots`) and the security variables (`rpc/security.py`).
+Environment:
+    CUTOFF_LISTEN, CUTOFF_METRICS_PORT, CUTOFF_METRICS_ADDRESS: as the flags, and where metrics are served.
+    CUTOFF_STATE: the database and Ray's token; default $CUTOFF_ARTIFACTS/state. Or CUTOFF_DATABASE_URL.
+    RAY_ADDRESS: a cluster to join; without one, Ray is started here.
+    CUTOFF_GPUS: how many GPUs this host lends to jobs, where the coordinator itself sees none.
+    CUTOFF_RAY_HOST: the name by which other hosts reach this one's Ray.
+    CUTOFF_TRAINER_ADDRESS, CUTOFF_MERGER_ADDRESS, CUTOFF_GGUF_CONVERTER_ADDRESS, CUTOFF_EVALUATOR_ADDRESS
+    The roots (`artifacts.Roots`) and the security variables (`rpc/security.py`).
 """
 
 from __future__ import annotations
@@ -54,7 +58,8 @@ def main() -> None:
     state.mkdir(parents=True, exist_ok=True)
     try:
         lock = _only_one(state)
-        scheduler.start_ray(os.environ.get("RAY_ADDRESS"), state, os.environ.get("CUTOFF_GPUS"))
+        environ = os.environ.get
+        scheduler.start_ray(environ("RAY_ADDRESS"), state, environ("CUTOFF_GPUS"), environ("CUTOFF_RAY_HOST"))
         watch_gpus(scheduler.count_gpus)
         asyncio.run(_serve(options.listen, roots, state))
     except CutoffError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +40,15 @@ class Call:
     gpus: float
 
 
-def start_ray(address: str | None, state: Path, gpus: str | None = None) -> None:
+def start_ray(address: str | None, state: Path, gpus: str | None = None, host: str | None = None) -> None:
     """Connects to a Ray cluster, or starts one on this machine. Always with token authentication.
 
     Args:
         address: A cluster's; None starts one that ends with this process.
         state: Where the token is kept, readable by this user only, unless RAY_AUTH_TOKEN_PATH names one.
         gpus: How many GPUs this host lends to jobs; None or "" counts those that this process sees.
+        host: The name under which other hosts' Ray workers reach this one; None leaves the choice of an address
+            to Ray, which takes one that leads out.
 
     Raises:
         Refused: `gpus` is not a number.
@@ -62,6 +65,7 @@ def start_ray(address: str | None, state: Path, gpus: str | None = None) -> None
     ray.init(
         num_cpus=cpus,
         num_gpus=int(gpus) if gpus else None,
+        _node_ip_address=socket.gethostbyname(host) if host else None,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.WARNING,
