@@ -23,14 +23,18 @@ demo: setup ## Runs the whole pipeline on a made-up world, to a GGUF in demo-wor
 	@$(BIN)/cutoff run $(DEMO)/job.yaml --datasets $(DEMO)/datasets --artifacts $(DEMO)/output --models $(DEMO)/models
 
 .PHONY: test
-test: setup ## Runs every test that this machine can run
-	@$(BIN)/python -m pytest
+test: setup ## Runs every test but those of the images
+	@$(BIN)/python -m pytest --ignore tests/containers
+
+.PHONY: test-containers
+test-containers: setup ## Builds the CPU images, runs the composed system, tests both; needs a Docker engine
+	@$(BIN)/python -m pytest tests/containers
 
 .PHONY: lint
 lint: setup ## ruff, mypy --strict, import-linter, buf
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/mypy
+	@cd services && ../$(BIN)/mypy --config-file ../pyproject.toml  # elsewhere datasets/ hides the library of that name
 	@$(BIN)/lint-imports
 	@BUF_CACHE=$(CACHE)/buf protos/buf.sh lint
 

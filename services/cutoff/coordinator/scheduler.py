@@ -106,15 +106,17 @@ async def drive(call: Call) -> AsyncIterator[types_pb2.Event]:
     Raises:
         Unavailable: The host of the attempt was lost.
     """
-    actor: Any = ray.remote(_Attempt).options(max_restarts=0, num_cpus=1, num_gpus=call.gpus).remote()
+    actor: Any = None
     try:
+        actor = ray.remote(_Attempt).options(max_restarts=0, num_cpus=1, num_gpus=call.gpus).remote()
         stream = actor.drive.options(num_returns="streaming")
         async for reference in stream.remote(call.address, call.method, call.request, call.response):
             yield types_pb2.Event.FromString(await reference)
     except ray.exceptions.RayError as error:
         raise Unavailable(f"the attempt's host was lost: {type(error).__name__}", "it is tried again") from error
     finally:
-        ray.kill(actor)
+        if actor is not None:
+            ray.kill(actor)
 
 
 class _Attempt:

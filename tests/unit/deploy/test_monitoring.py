@@ -5,9 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
@@ -20,7 +17,7 @@ from cutoff.telemetry.metrics import DiskCollector
 from cutoff.v1 import evaluator_pb2, gguf_converter_pb2, job_pb2, merger_pb2, run_pb2, trainer_pb2
 from deploy.grafana import dashboards
 from deploy.grafana.services import STREAMS
-from tests.fixtures.promql import DASHBOARDS, ROOT, labels_of, metrics_of, panel_expressions, panels_as_rules, panels_of
+from tests.fixtures.promql import DASHBOARDS, ROOT, labels_of, metrics_of, panel_expressions, panels_of
 
 PROMETHEUS = ROOT / "deploy/prometheus"
 GRAFANA = ROOT / "deploy/grafana"
@@ -52,7 +49,6 @@ ALERTS = [
 ]
 ALERT_TESTS = yaml.safe_load((PROMETHEUS / "alerts.test.yaml").read_text())["tests"]
 PANELS = [pytest.param(panel, id=f"{file.stem}-{panel['title']}") for file in DASHBOARDS for panel in panels_of(file)]
-needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is missing")
 
 
 @pytest.fixture(scope="module")
@@ -234,20 +230,3 @@ def test_the_schema_is_checked_for_the_grafana_that_runs():
 )
 def test_metrics_of_an_expression(expression, names):
     assert metrics_of(expression) == names
-
-
-@needs_promtool
-@pytest.mark.parametrize(
-    "check", ["check config prometheus.yaml", "check rules alerts.yaml", "test rules alerts.test.yaml"]
-)
-def test_promtool_accepts(check):
-    done = subprocess.run(["promtool", *check.split()], cwd=PROMETHEUS, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@needs_promtool
-def test_promtool_can_parse_every_panel(tmp_path: Path):
-    rules = tmp_path / "panels.yaml"
-    rules.write_text(panels_as_rules())
-    done = subprocess.run(["promtool", "check", "rules", rules], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,78 @@
+"""One composed system for all container tests: built, started, and removed at the end.
+
+Without a Docker engine these tests are skipped, which pytest counts; in CI that is a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cutoff.artifacts import Roots
+from cutoff.demo import DEFAULT_FACTS, create
+from tests.containers.stack import PROMETHEUS, ROOT, UID, Stack, build_inputs, docker
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = [item for item in items if ROOT / "tests/containers" in item.path.parents]
+    if not here or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
+        return
+    if os.environ.get("CI"):
+        pytest.exit("CI needs a Docker engine for the container tests, and there is none", returncode=1)
+    for item in here:
+        item.add_marker(pytest.mark.skip(reason="there is no Docker engine here"))
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The built images and a compose project that is not started yet."""
+    folder = tmp_path_factory.mktemp("host")
+    world = folder / "world"
+    create(world, facts=DEFAULT_FACTS, seed=1, cache=Roots.from_environment().cache, on_progress=lambda *_: None)
+    made = Stack(folder, world)
+    made.models.mkdir()
+    os.chown(made.models, UID, UID)
+    for above in (folder, *folder.parents[:2]):  # pytest's own folders let nobody else in
+        above.chmod(0o755)
+    closed = ("deploy/compose.closed-network.yaml",) if build_inputs() else ()
+    made.compose("build", files=("compose.yaml", *closed), timeout=2400)
+    here = ROOT / "tests/containers"
+    docker("build", "-q", "--network", "host", "-t", PROMETHEUS, "-f", str(here / "prometheus.Dockerfile"), str(here))
+    made.down()
+    yield made
+    made.down()
+
+
+@pytest.fixture(scope="session")
+def running(stack: Stack) -> Stack:
+    """The started system, healthy."""
+    seconds = stack.up()
+    print(f"docker compose up to all healthy: {seconds:.1f} s")  # noqa: T201
+    return stack
+
+
+@pytest.fixture(scope="session")
+def job_file(stack: Stack) -> Path:
+    """The demo's job, with the base model where the containers see it."""
+    data = yaml.safe_load((stack.world / "job.yaml").read_text())
+    data["base_model"] = "/base-models/base"
+    written = stack.folder / "job.yaml"
+    written.write_text(yaml.safe_dump(data))
+    return written
+
+
+@pytest.fixture(scope="session")
+def job(running: Stack, job_file: Path) -> dict[str, Any]:
+    """A job that was submitted from this host and has ended."""
+    done = running.cutoff("submit", str(job_file), "--watch", "--json")
+    logs = "" if done.returncode == 0 else running.compose("logs", "--tail", "20")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:] + logs
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

@@ -1,0 +1,121 @@
+"""The composed system, as a user of this host has it: `docker compose` and the `cutoff` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SERVICES = ("coordinator", "trainer", "merger", "gguf-converter", "evaluator")
+PROMETHEUS = "cutoff-test/prometheus:bookworm"
+UID = 1000
+
+
+def run(command: list[str], timeout: float = 600, **options: Any) -> str:
+    """What a command prints; its errors are shown when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
+    said = f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    assert done.returncode == 0, f"{' '.join(command)}: exit {done.returncode}\n{said}"
+    return done.stdout
+
+
+def docker(*arguments: str, timeout: float = 600) -> str:
+    """What a docker command prints."""
+    return run(["docker", *arguments], timeout)
+
+
+def build_inputs() -> dict[str, str]:
+    """The variables of deploy/compose.closed-network.yaml, where this host builds behind a proxy with its own CA.
+
+    Either they are set, or pip here is configured with a CA bundle and a folder of wheels.
+    """
+    if os.environ.get("CUTOFF_BUILD_CA"):
+        return {name: os.environ[name] for name in ("CUTOFF_BUILD_CA", "CUTOFF_BUILD_WHEELS")}
+    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
+    settings = dict(line.split("=", 1) for line in listed.stdout.splitlines() if "=" in line)
+    ca, wheels = (settings.get(f"global.{name}", "").strip("'") for name in ("cert", "find-links"))
+    return {"CUTOFF_BUILD_CA": ca, "CUTOFF_BUILD_WHEELS": wheels} if ca and wheels else {}
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One compose project of its own: its name, ports, folders and volumes are nobody else's."""
+
+    folder: Path
+    """Holds models/ and whatever else the host gives to the containers."""
+    world: Path
+    """A demo world: its datasets and its base model are mounted."""
+    project: str = "cutoff-test"
+    port: int = field(default_factory=free_port)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What compose and the command see; nothing of this session's own cutoff settings."""
+        own = {
+            "CUTOFF_DATASETS": str(self.world / "datasets"),
+            "CUTOFF_BASE_MODELS": str(self.world),
+            "LMSTUDIO_MODELS": str(self.models),
+            "CUTOFF_PORT": str(self.port),
+            "CUTOFF_ADDRESS": f"127.0.0.1:{self.port}",
+            "PROMETHEUS_IMAGE": PROMETHEUS,
+        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CUTOFF_")}
+        return {**inherited, **build_inputs(), **own}
+
+    @property
+    def models(self) -> Path:
+        """The host's LM Studio models folder."""
+        return self.folder / "models"
+
+    def compose(self, *arguments: str, files: tuple[str, ...] = ("compose.yaml",), timeout: float = 600) -> str:
+        """What a docker compose command prints."""
+        options = [part for file in files for part in ("-f", file)]
+        command = ["docker", "compose", "-p", self.project, *options, *arguments]
+        return run(command, timeout, env=self.environment, cwd=ROOT)
+
+    def up(self) -> float:
+        """Starts everything but Grafana, waits until it is healthy, and returns the seconds that took."""
+        started = time.monotonic()
+        self.compose("--profile", "monitoring", "up", "-d", "--wait", "--no-build", *SERVICES, "prometheus")
+        return time.monotonic() - started
+
+    def down(self) -> None:
+        """Removes everything, volumes included."""
+        self.compose("--profile", "*", "down", "-v", "--remove-orphans")
+
+    def cutoff(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Runs the `cutoff` command of this host."""
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("cutoff")), *arguments],
+            env={**self.environment, **environment}, cwd=self.folder, capture_output=True, text=True, timeout=900,
+            check=False,
+        )  # fmt: skip
+
+    def container(self, service: str) -> str:
+        """The name of a service's container."""
+        return f"{self.project}-{service}-1"
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        """What `docker inspect` says of a service's container."""
+        found: list[dict[str, Any]] = json.loads(docker("inspect", self.container(service)))
+        return found[0]
+
+    def execute(self, service: str, *command: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command in a service's container."""
+        whole = ["docker", "exec", self.container(service), *command]
+        return subprocess.run(whole, capture_output=True, text=True, timeout=120, check=False)
