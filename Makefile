@@ -47,8 +47,14 @@ protos: setup ## Generates services/cutoff/v1 from protos/cutoff/v1
 	@$(BIN)/python -m grpc_tools.protoc -I protos --python_out=services --pyi_out=services --grpc_python_out=services protos/cutoff/v1/*.proto
 
 .PHONY: docs
-docs: setup ## Generates docs/job.md from the specification
+docs: setup ## Generates docs/job.md, docs/metrics.md and the dashboards
 	@$(BIN)/python -m cutoff.spec.document > docs/job.md
+	@$(BIN)/python -m deploy.prometheus.metrics_page > docs/metrics.md
+	@$(BIN)/python -m deploy.grafana.dashboards
+
+.PHONY: lock
+lock: setup ## Pins what the images install, by hash
+	@$(BIN)/python docker/lock.py
 
 .PHONY: llama-cpp
 llama-cpp: setup ## Builds the pinned llama.cpp (part of setup)

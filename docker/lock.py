@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
     index = ["--index-url", options.index] if options.index else []
     cpu = resolve([f"torch=={TORCH}+cpu"], ["--no-deps", *index], local=not index)
     cuda = resolve([f"torch=={TORCH}"])
-    services = {service: resolve([f".[{service}]"]) for service in STAGES}
+    services = {service: resolve([f".[{service}]", f"torch=={TORCH}"]) for service in STAGES}
     only_torch = {name: pin for name, pin in cuda.items() if name.startswith(("torch", "nvidia-", "cuda-", "triton"))}
     shared = set.intersection(*(set(pins) for pins in services.values())) - set(only_torch)
     stage = {name: pin for name, pin in services["trainer"].items() if name in shared}

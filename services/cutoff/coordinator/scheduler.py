@@ -25,6 +25,10 @@ import ray
 import ray.exceptions
 
 
+_MOST_SLOTS = 8
+"""Attempts without a GPU that run side by side on one host; Ray keeps an idle process of 60 MB ready for each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A streaming call that starts a run, or attaches to one."""
@@ -61,7 +65,7 @@ def start_ray(address: str | None, state: Path, gpus: str | None = None, host: s
         ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
         return
     os.environ.pop("RAY_ADDRESS", None)  # Ray would connect to it
-    cpus = max(2, os.cpu_count() or 1)  # convert runs beside an evaluation, on one core too
+    cpus = min(max(2, os.cpu_count() or 1), _MOST_SLOTS)  # convert runs beside an evaluation, on one core too
     ray.init(
         num_cpus=cpus,
         num_gpus=int(gpus) if gpus else None,

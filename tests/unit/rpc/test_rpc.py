@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import sys
 import threading
 
 import grpc
@@ -10,7 +11,9 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+import cutoff.health
 from cutoff import errors
+from cutoff.client.init import init
 from cutoff.rpc import ClientSecurity, Peer, ServerSecurity, error_of_failure, failure_of, open_channel
 from cutoff.rpc.security import is_local
 from cutoff.rpc.server import started
@@ -113,6 +116,90 @@ def test_a_server_does_not_listen_to_strangers_without_doors(serve, certificate)
         with pytest.raises(errors.Refused, match="other machines"):
             serve("0.0.0.0:0", security)
     assert serve("0.0.0.0:0", ServerSecurity("secret", tls))
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("secrets")
+    init(folder)
+    return folder
+
+
+def use(monkeypatch, folder, **variables):
+    """Sets the security variables of one service, and no others."""
+    for name in ("TOKEN", "CERT", "KEY", "CA", "CLIENT_CA"):
+        monkeypatch.delenv(f"CUTOFF_{name}_FILE", raising=False)
+    for name, file in variables.items():
+        monkeypatch.setenv(f"CUTOFF_{name}_FILE", str(folder / file))
+
+
+def test_services_know_each_other_by_certificates(serve, secrets, monkeypatch):
+    own = {"CERT": "tls.crt", "KEY": "tls.key", "CA": "ca.crt"}
+    use(monkeypatch, secrets / "merger", CLIENT_CA="ca.crt", **own)
+    address = serve("localhost:0", ServerSecurity.from_environment())
+    use(monkeypatch, secrets / "coordinator", TOKEN="token", **own)
+    shown = ClientSecurity.between_services()
+    assert shown.token is None, "users' tokens are not for services"
+    with Peer(address, shown) as peer:
+        list_runs(peer)
+    with Peer(address, ClientSecurity.from_environment()) as peer, pytest.raises(errors.Unavailable):
+        list_runs(peer)
+    use(monkeypatch, secrets / "evaluator", **own)
+    with (
+        Peer(address, ClientSecurity.between_services()) as peer,
+        pytest.raises(errors.Unauthenticated, match="coordinator"),
+    ):
+        list_runs(peer)
+    with open_channel(address, ClientSecurity.between_services()) as channel:
+        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+
+
+def test_a_stranger_with_a_certificate_of_the_same_name_is_not_let_in(serve, secrets, tmp_path, monkeypatch):
+    own = {"CERT": "tls.crt", "KEY": "tls.key"}
+    use(monkeypatch, secrets / "merger", CLIENT_CA="ca.crt", **own)
+    address = serve("localhost:0", ServerSecurity.from_environment())
+    init(tmp_path)
+    use(monkeypatch, tmp_path / "coordinator", **own)
+    monkeypatch.setenv("CUTOFF_CA_FILE", str(secrets / "merger/ca.crt"))
+    with Peer(address, ClientSecurity.between_services()) as peer, pytest.raises(errors.Unavailable):
+        list_runs(peer)
+
+
+def test_certificates_open_an_address_to_other_machines(serve, secrets, monkeypatch):
+    use(monkeypatch, secrets / "merger", CLIENT_CA="ca.crt", CERT="tls.crt", KEY="tls.key")
+    assert serve("0.0.0.0:0", ServerSecurity.from_environment())
+    use(monkeypatch, secrets / "merger", CLIENT_CA="ca.crt")
+    with pytest.raises(errors.Refused, match="CUTOFF_CERT_FILE"):
+        ServerSecurity.from_environment()
+
+
+def test_a_unix_socket_needs_no_tls(serve, secrets, tmp_path, monkeypatch):
+    use(monkeypatch, secrets / "coordinator", TOKEN="token", CERT="tls.crt", KEY="tls.key", CA="ca.crt")
+    address = serve(f"unix:{tmp_path}/x.sock", ServerSecurity.from_environment())
+    with Peer(address, ClientSecurity.from_environment()) as peer:
+        list_runs(peer)
+
+
+def health(monkeypatch, address):
+    monkeypatch.setenv("CUTOFF_LISTEN", address)
+    return subprocess.run([sys.executable, "-m", "cutoff.health"], capture_output=True, text=True, check=False)
+
+
+def test_the_health_check_shows_the_services_own_certificate(serve, secrets, monkeypatch):
+    use(monkeypatch, secrets / "merger", CLIENT_CA="ca.crt", CERT="tls.crt", KEY="tls.key", CA="ca.crt")
+    address = serve("localhost:0", ServerSecurity.from_environment())
+    checked = health(monkeypatch, address)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    assert health(monkeypatch, "").returncode == 1
+
+
+def test_the_health_check_of_nobody_fails(monkeypatch, tmp_path):
+    use(monkeypatch, tmp_path)
+    monkeypatch.setattr("cutoff.health._SECONDS", 0.2)
+    monkeypatch.setenv("CUTOFF_LISTEN", "localhost:1")
+    with pytest.raises(SystemExit) as ended:
+        cutoff.health.main()
+    assert "cutoff-health" in str(ended.value)
 
 
 def test_a_client_sends_no_token_in_the_clear():

@@ -1,0 +1,142 @@
+"""`cutoff init`: what it writes, with which modes, what it leaves alone and what it renews."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from cutoff.client import certificates
+from cutoff.client.certificates import issue, make_authority, still_good
+from cutoff.client.init import COORDINATOR, STAGE_SERVICES, init
+from cutoff.errors import Refused
+
+SERVICES = (COORDINATOR, *STAGE_SERVICES)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def names_of(path: Path) -> list[str]:
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in names]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_everything_is_written_with_its_mode(tmp_path):
+    made = init(tmp_path)
+    assert set(made.written) == set(contents(tmp_path))
+    public = {name for name in made.written if name.endswith(".crt")}
+    assert {name for name in made.written if mode(tmp_path / name) == 0o644} == public
+    assert all(mode(tmp_path / name) == 0o600 for name in set(made.written) - public)
+    for service in SERVICES:
+        assert names_of(tmp_path / service / "tls.crt") == [service, "localhost", "127.0.0.1", "::1"]
+    assert (tmp_path / "client/token").read_bytes() == (tmp_path / "coordinator/token").read_bytes()
+    assert (tmp_path / "client/token").read_bytes() != (tmp_path / "coordinator/ray-token").read_bytes()
+
+
+def test_a_second_time_changes_nothing(tmp_path):
+    init(tmp_path)
+    before = contents(tmp_path)
+    assert init(tmp_path).written == ()
+    assert contents(tmp_path) == before
+
+
+def test_another_host_renews_the_certificates_and_keeps_the_tokens_and_the_authority(tmp_path):
+    init(tmp_path)
+    before = contents(tmp_path)
+    written = init(tmp_path, ["gpu.example", "10.0.0.7"]).written
+    assert set(written) == {f"{service}/tls.{part}" for service in SERVICES for part in ("crt", "key")}
+    assert names_of(tmp_path / "trainer/tls.crt")[-2:] == ["gpu.example", "10.0.0.7"]
+    assert {name for name, text in contents(tmp_path).items() if before[name] != text} == set(written)
+    assert init(tmp_path).written == (), "fewer names need no new certificate"
+
+
+@pytest.mark.parametrize("lost", ["trainer/tls.key", "trainer/tls.crt"])
+def test_half_a_pair_is_made_anew(tmp_path, lost):
+    init(tmp_path)
+    (tmp_path / lost).unlink()
+    assert set(init(tmp_path).written) == {"trainer/tls.key", "trainer/tls.crt"}
+
+
+def test_a_key_of_another_certificate_is_noticed(tmp_path):
+    """A process killed between the two renames leaves a new key beside an old certificate."""
+    init(tmp_path)
+    (tmp_path / "trainer/tls.key").write_bytes((tmp_path / "merger/tls.key").read_bytes())
+    assert set(init(tmp_path).written) == {"trainer/tls.key", "trainer/tls.crt"}
+
+
+def test_a_lost_authority_renews_everything_it_signed(tmp_path):
+    init(tmp_path)
+    (tmp_path / "ca/tls.key").unlink()
+    written = init(tmp_path).written
+    assert {"ca/tls.crt", "client/ca.crt", "trainer/tls.crt", "trainer/ca.crt"} <= set(written)
+    assert "coordinator/token" not in written
+
+
+def test_a_certificate_is_renewed_in_its_last_month(monkeypatch):
+    authority, names = make_authority(), ("trainer",)
+    assert still_good(issue(authority, names), authority, names)
+    monkeypatch.setattr(certificates, "SERVICE_DAYS", 29)
+    assert not still_good(issue(authority, names), authority, names)
+    assert not still_good(issue(make_authority(), names), authority, names), "another authority's"
+    assert not still_good(certificates.Certificate(b"x", b"y"), authority, names)
+
+
+def test_the_authority_signs_services_and_no_further_authorities():
+    certificate = x509.load_pem_x509_certificate(make_authority().certificate)
+    assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
+    assert certificate.not_valid_after_utc > datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=3600)
+
+
+def test_keys_are_not_shown():
+    assert "PRIVATE" not in repr(make_authority())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_files_are_given_to_the_containers_user(tmp_path):
+    init(tmp_path, owner=(1000, 1001))
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in tmp_path.rglob("*")} == {(1000, 1001)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root becomes another user for this")
+def test_a_folder_of_somebody_elses_is_named_with_the_remedy(tmp_path):
+    script = (
+        "import os, sys; from pathlib import Path; from cutoff.client.init import init\n"
+        "os.setgid(1000); os.setuid(1000)\n"
+        "try: init(Path(sys.argv[1]) / 'secrets')\n"
+        "except Exception as error: print(error)"
+    )
+    for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest's own, which let nobody else in
+        folder.chmod(0o755)
+    said = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "belongs to 0:0, and this is 1000:1000" in said.stdout
+    assert "CUTOFF_UID" in said.stdout
+
+
+def test_the_command_says_what_it_did(tmp_path):
+    command = [str(Path(sys.executable).with_name("cutoff")), "init", "--out", str(tmp_path), "--json"]
+    first, second = (json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(2))
+    assert "coordinator/token" in first["written"]
+    assert second["written"] == []
+    wrong = subprocess.run([*command, "--owner", "me"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "1000:1000" in wrong.stderr
+
+
+def test_refused_is_what_a_file_in_the_way_gives(tmp_path):
+    (tmp_path / "trainer").write_text("in the way")
+    with pytest.raises((Refused, OSError)):
+        init(tmp_path)
