@@ -22,6 +22,14 @@ demo: setup ## Runs the whole pipeline on a made-up world, to a GGUF in demo-wor
 	@$(BIN)/cutoff demo --facts $(FACTS) --seed $(SEED) --out $(DEMO)
 	@$(BIN)/cutoff run $(DEMO)/job.yaml --datasets $(DEMO)/datasets --artifacts $(DEMO)/output --models $(DEMO)/models
 
+.PHONY: demo-containers
+demo-containers: setup ## The same in containers; builds the images if they lack, leaves the system running
+	@deploy/demo-containers.sh $(DEMO) $(FACTS) $(SEED)
+
+.PHONY: images
+images: ## Builds the CPU images (docker/docker-bake.hcl has the others)
+	@docker compose build
+
 .PHONY: test
 test: setup ## Runs every test but those of the images
 	@$(BIN)/python -m pytest --ignore tests/containers
@@ -29,6 +37,10 @@ test: setup ## Runs every test but those of the images
 .PHONY: test-containers
 test-containers: setup ## Builds the CPU images, runs the composed system, tests both; needs a Docker engine
 	@$(BIN)/python -m pytest tests/containers
+
+.PHONY: test-images-cuda
+test-images-cuda: setup ## Builds the CUDA images of the four stages and imports their stack; no GPU needed
+	@$(BIN)/python -m pytest tests/containers/cuda.py
 
 .PHONY: lint
 lint: setup ## ruff, mypy --strict, import-linter, buf
@@ -41,6 +53,10 @@ lint: setup ## ruff, mypy --strict, import-linter, buf
 .PHONY: bench-run-start
 bench-run-start: setup ## How long a run takes to start, from the forkserver and spawned
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.run_start
+
+.PHONY: bench-containers
+bench-containers: setup ## Start, memory at rest and job time of the composed system, against processes
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.containers
 
 .PHONY: protos
 protos: setup ## Generates services/cutoff/v1 from protos/cutoff/v1

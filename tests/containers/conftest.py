@@ -9,11 +9,9 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from cutoff.artifacts import Roots
 from cutoff.demo import DEFAULT_FACTS, create
@@ -35,7 +33,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The built images and a compose project that is not started yet."""
     folder = tmp_path_factory.mktemp("host")
     world = folder / "world"
-    create(world, facts=DEFAULT_FACTS, seed=1, cache=Roots.from_environment().cache, on_progress=lambda *_: None)
+    cache = Roots.from_environment().cache
+    create(world, facts=DEFAULT_FACTS, seed=1, cache=cache, on_progress=lambda *_: None, base_model="/base-models/base")
     made = Stack(folder, world)
     made.models.mkdir()
     os.chown(made.models, UID, UID)
@@ -59,19 +58,9 @@ def running(stack: Stack) -> Stack:
 
 
 @pytest.fixture(scope="session")
-def job_file(stack: Stack) -> Path:
-    """The demo's job, with the base model where the containers see it."""
-    data = yaml.safe_load((stack.world / "job.yaml").read_text())
-    data["base_model"] = "/base-models/base"
-    written = stack.folder / "job.yaml"
-    written.write_text(yaml.safe_dump(data))
-    return written
-
-
-@pytest.fixture(scope="session")
-def job(running: Stack, job_file: Path) -> dict[str, Any]:
+def job(running: Stack) -> dict[str, Any]:
     """A job that was submitted from this host and has ended."""
-    done = running.cutoff("submit", str(job_file), "--watch", "--json")
+    done = running.cutoff("submit", str(running.world / "job.yaml"), "--watch", "--json")
     logs = "" if done.returncode == 0 else running.compose("logs", "--tail", "20")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:] + logs
     found: dict[str, Any] = json.loads(done.stdout)

@@ -185,6 +185,7 @@ def test_a_job_ends_with_a_gguf_in_the_models_folder_owned_by_the_hosts_user(run
 
 def test_its_scores_lie_within_the_intervals_of_the_process_modes(running, job, tmp_path):
     data = yaml.safe_load((running.world / "job.yaml").read_text())
+    data["base_model"] = str(running.world / "base")
     own = tmp_path / "job.yaml"
     own.write_text(yaml.safe_dump(data))
     done = running.cutoff(
@@ -222,13 +223,13 @@ def test_jobs_outlive_the_containers(running, job):
     assert json.loads(done.stdout) == job
 
 
-def test_a_models_folder_of_somebody_elses_is_refused_before_any_work(running, job, job_file):
+def test_a_models_folder_of_somebody_elses_is_refused_before_any_work(running, job):
     try:
         os.chown(running.models, 0, 0)
         local = running.models / "local"
         os.chown(local, 0, 0)
         os.chown(local / "temporal-demo", 0, 0)
-        done = running.cutoff("submit", str(job_file), "--watch")
+        done = running.cutoff("submit", str(running.world / "job.yaml"), "--watch")
         assert done.returncode == 1
         assert "train" not in done.stderr.lower().split("failed")[0].split("queued")[-1]
         assert "/models" in done.stderr

@@ -32,4 +32,11 @@ def test_a_job_is_counted(client, roots, small_world):
         pass
     assert 'cutoff_runs_total{outcome="succeeded",stage="train"}' in metrics_of(roots, "trainer")
     assert 'cutoff_jobs{state="succeeded"}' in metrics_of(roots, "coordinator")
-    assert f'job="{job.name}"' not in metrics_of(roots, "trainer"), "the series of a finished run are gone"
+    name = job.name.removeprefix("jobs/")
+    last_loss = f'cutoff_train_loss{{cutoff_job="{name}",stage="train"}}'
+    assert last_loss in metrics_of(roots, "trainer"), "what a run said last can still be read"
+    assert f'cutoff_run_memory_bytes{{cutoff_job="{name}"' not in metrics_of(roots, "trainer"), "it holds none any more"
+    coordinator = metrics_of(roots, "coordinator")
+    assert 'cutoff_stage_duration_seconds_count{outcome="succeeded",stage="train"}' in coordinator
+    assert f'cutoff_evaluation_score_ratio{{cutoff_job="{name}"' in coordinator
+    assert f'cutoff_job_last_event_timestamp_seconds{{cutoff_job="{name}"' not in coordinator

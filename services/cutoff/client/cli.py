@@ -183,6 +183,9 @@ def demo(
         int, typer.Option(min=8, max=5000, help="How many made-up facts, half of them before the cutoff.")
     ] = DEFAULT_FACTS,
     seed: Annotated[int, typer.Option(help="Another seed, another world.")] = 1,
+    base_model: Annotated[
+        str | None, typer.Option(help="What job.yaml calls the base model, where services see it elsewhere [OUT/base].")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Writes a made-up world: a base model that knows its facts, question sets, and a job.yaml."""
@@ -194,7 +197,8 @@ def demo(
                 phases[phase] = report.counter(phase, "step", total)
             phases[phase].at(step)
 
-        job_file = create(out, facts=facts, seed=seed, cache=Roots.from_environment().cache, on_progress=progressed)
+        cache = Roots.from_environment().cache
+        job_file = create(out, facts=facts, seed=seed, cache=cache, on_progress=progressed, base_model=base_model)
         print(json.dumps({"job": str(job_file)}) if as_json else job_file)
 
 

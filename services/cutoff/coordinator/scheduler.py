@@ -24,7 +24,6 @@ os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported, and l
 import ray
 import ray.exceptions
 
-
 _MOST_SLOTS = 8
 """Attempts without a GPU that run side by side on one host; Ray keeps an idle process of 60 MB ready for each."""
 

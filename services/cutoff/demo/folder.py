@@ -63,6 +63,7 @@ def create(
     cache: Path,
     on_progress: Callable[[str, int, int], None],
     recipe: Recipe | None = None,
+    base_model: str | None = None,
 ) -> Path:
     """Writes the demo world of ``facts`` facts into ``out`` and returns the path of its ``job.yaml``.
 
@@ -77,6 +78,8 @@ def create(
         cache: where finished base models are kept (``demo-base/<hash>``).
         on_progress: told what is being done, steps done and steps in all.
         recipe: how the base model is made; the default knows its world for some hundreds of facts.
+        base_model: what the job calls the base model; the default is the folder ``out/base``. A container sees it
+            where it is mounted.
 
     Raises:
         InvalidInput: ``facts`` is out of bounds.
@@ -89,11 +92,11 @@ def create(
     on_progress("data sets", 1, 1)
     base = out / "base"
     link_or_copy(cached_base_model(world, cache, on_progress, recipe), base)
-    return _write_job(out / "job.yaml", base, facts)
+    return _write_job(out / "job.yaml", base_model or str(base), facts)
 
 
-def _write_job(path: Path, base: Path, facts: int) -> Path:
-    job = {"name": JOB["name"], "base_model": str(base), **{key: JOB[key] for key in JOB if key != "name"}}
+def _write_job(path: Path, base_model: str, facts: int) -> Path:
+    job = {"name": JOB["name"], "base_model": base_model, **{key: JOB[key] for key in JOB if key != "name"}}
     job["train"] = {**JOB["train"], "epochs": epochs_for(facts)}
     path.write_text(yaml.safe_dump(job, sort_keys=False, default_flow_style=None, width=120), encoding="utf-8")
     return path

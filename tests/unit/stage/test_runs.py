@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from prometheus_client import REGISTRY
 
 from cutoff.artifacts import Roots
 from cutoff.errors import Cancelled, NotFound
@@ -200,5 +201,32 @@ def test_a_run_that_its_service_stops_may_be_tried_again(roots, tmp_path):
         await runs.close()
         failed = (await watcher)[-1].failed
         assert (failed.reason, failed.retryable) == ("UNAVAILABLE", True)
+
+    asyncio.run(main())
+
+
+def progress(job: str) -> float | None:
+    return REGISTRY.get_sample_value("cutoff_run_progress_ratio", {"cutoff_job": job, "stage": "merge"})
+
+
+def test_the_series_of_a_run_outlive_it_for_a_while(roots, tmp_path):
+    async def main():
+        runs = Runs("merger", roots, tmp_path / "locks", limits=Limits(linger=0.3))
+        await collect(runs, make_request(), "count")
+        assert progress("j1") == 1
+        await asyncio.sleep(0.6)
+        assert progress("j1") is None
+
+    asyncio.run(main())
+
+
+def test_a_later_attempt_keeps_the_series(roots, tmp_path):
+    async def main():
+        runs = Runs("merger", roots, tmp_path / "locks", limits=Limits(linger=0.3, grace=1))
+        await collect(runs, make_request(), "count")
+        await first_log(runs, make_request(attempt=2), "hang")
+        await asyncio.sleep(0.6)
+        assert progress("j1") == 1
+        await runs.close()
 
     asyncio.run(main())
