@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # The demo in containers: makes a world, starts the composed system on it, runs the job, leaves the system running.
 #
+# It is a compose project of its own, cutoff-demo, with a port of its own: a real system is left alone.
+#
 # usage: demo-containers.sh WORLD [FACTS] [SEED]       (from the project's root; `make demo-containers` calls it)
-# stop:  docker compose down                           (-v removes the jobs and the secrets too)
+# stop:  docker compose -p cutoff-demo down -v
 set -euo pipefail
 
 world=$(realpath -m "$1")
 cutoff=.venv/bin/cutoff
+export COMPOSE_PROJECT_NAME=cutoff-demo CUTOFF_PORT=${CUTOFF_PORT:-50061}
+export CUTOFF_ADDRESS=127.0.0.1:$CUTOFF_PORT
 export CUTOFF_DATASETS=$world/datasets CUTOFF_BASE_MODELS=$world LMSTUDIO_MODELS=$world/models
 
 "$cutoff" demo --out "$world" --facts "${2:-160}" --seed "${3:-1}" --base-model /base-models/base

@@ -17,8 +17,8 @@ variable "ROCM_TORCH" {               # each of PyTorch's ROCm indexes carries o
   default = { "6.4" = "2.9.1", "6.2" = "2.5.1", "6.1" = "2.6.0", "6.0" = "2.4.1" }
 }
 
-# llama.cpp runs on the CPU in all images, unless BACKEND says otherwise: conversion needs nothing else, and
-# the evaluation of a GGUF is short. The compilers of cuda and hip come with their vendors' images.
+# llama.cpp runs on the CPU, unless BACKEND says otherwise for the evaluator: conversion needs nothing else, and the
+# evaluation of a GGUF is short. The compilers of cuda and hip come with their vendors' images.
 variable "BACKEND" { default = "cpu" }
 variable "LLAMA_BUILDERS" {
   default = {
@@ -97,8 +97,8 @@ function "stage_args" {
     METRICS_PORT       = service.metrics
     TORCH              = torch
     ROCM_TORCH_VERSION = rocm_torch
-    BACKEND            = BACKEND
-    LLAMA_BUILDER      = LLAMA_BUILDER != "" ? LLAMA_BUILDER : LLAMA_BUILDERS[BACKEND]
+    BACKEND            = service.name == "evaluator" ? BACKEND : "cpu"
+    LLAMA_BUILDER      = service.name != "evaluator" ? BASE : LLAMA_BUILDER != "" ? LLAMA_BUILDER : LLAMA_BUILDERS[BACKEND]
     CMAKE_ARGS         = CMAKE_ARGS
   }
 }

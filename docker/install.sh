@@ -7,6 +7,8 @@
 #        install cutoff                     the package itself
 set -eu
 
+export PIP_CACHE_DIR=/root/.cache/pip  # where the build mounts a cache; HOME is /tmp, which would end up in a layer
+
 pip_install() {
   /opt/tools/bin/python -m pip --python /opt/cutoff/bin/python install --quiet --disable-pip-version-check \
     --no-warn-script-location "$@"

@@ -57,7 +57,8 @@ def prepare(folder: Path) -> tuple[Stack, Roots]:
     create(world, facts=DEFAULT_FACTS, seed=1, cache=cache, on_progress=lambda *_: None)
     stack = Stack(folder, world, project="cutoff-bench")
     stack.models.mkdir()
-    os.chown(stack.models, UID, UID)
+    if os.getuid() == 0:
+        os.chown(stack.models, UID, UID)
     job = yaml.safe_load((world / "job.yaml").read_text())
     (folder / "containers.yaml").write_text(yaml.safe_dump({**job, "base_model": "/base-models/base"}))
     stack.down()

@@ -37,7 +37,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     create(world, facts=DEFAULT_FACTS, seed=1, cache=cache, on_progress=lambda *_: None, base_model="/base-models/base")
     made = Stack(folder, world)
     made.models.mkdir()
-    os.chown(made.models, UID, UID)
+    if os.getuid() == 0:
+        os.chown(made.models, UID, UID)
     for above in (folder, *folder.parents[:2]):  # pytest's own folders let nobody else in
         above.chmod(0o755)
     closed = ("deploy/compose.closed-network.yaml",) if build_inputs() else ()
@@ -54,6 +55,7 @@ def running(stack: Stack) -> Stack:
     """The started system, healthy."""
     seconds = stack.up()
     print(f"docker compose up to all healthy: {seconds:.1f} s")  # noqa: T201
+    stack.watch()
     return stack
 
 

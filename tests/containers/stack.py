@@ -16,7 +16,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 SERVICES = ("coordinator", "trainer", "merger", "gguf-converter", "evaluator")
 PROMETHEUS = "cutoff-test/prometheus:bookworm"
-UID = 1000
+UID = os.getuid() or 1000
+"""Whom the containers run as: whoever runs the tests, and never root."""
 
 
 def run(command: list[str], timeout: float = 600, **options: Any) -> str:
@@ -72,6 +73,8 @@ class Stack:
             "LMSTUDIO_MODELS": str(self.models),
             "CUTOFF_PORT": str(self.port),
             "CUTOFF_ADDRESS": f"127.0.0.1:{self.port}",
+            "CUTOFF_UID": str(UID),
+            "CUTOFF_GID": str(UID),
             "PROMETHEUS_IMAGE": PROMETHEUS,
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CUTOFF_")}
@@ -89,10 +92,14 @@ class Stack:
         return run(command, timeout, env=self.environment, cwd=ROOT)
 
     def up(self) -> float:
-        """Starts everything but Grafana, waits until it is healthy, and returns the seconds that took."""
+        """Starts what a user starts, waits until it is healthy, and returns the seconds that took."""
         started = time.monotonic()
-        self.compose("--profile", "monitoring", "up", "-d", "--wait", "--no-build", *SERVICES, "prometheus")
+        self.compose("up", "-d", "--wait", "--no-build")
         return time.monotonic() - started
+
+    def watch(self) -> None:
+        """Starts Prometheus beside the services."""
+        self.compose("--profile", "monitoring", "up", "-d", "--no-build", "--no-deps", "prometheus")
 
     def down(self) -> None:
         """Removes everything, volumes included."""

@@ -223,19 +223,31 @@ def test_jobs_outlive_the_containers(running, job):
     assert json.loads(done.stdout) == job
 
 
-def test_a_models_folder_of_somebody_elses_is_refused_before_any_work(running, job):
+def test_a_models_folder_that_cannot_be_written_is_refused_before_any_work(running, job):
+    folder = running.models / "local/temporal-demo"
     try:
-        os.chown(running.models, 0, 0)
-        local = running.models / "local"
-        os.chown(local, 0, 0)
-        os.chown(local / "temporal-demo", 0, 0)
-        done = running.cutoff("submit", str(running.world / "job.yaml"), "--watch")
-        assert done.returncode == 1
-        assert "train" not in done.stderr.lower().split("failed")[0].split("queued")[-1]
-        assert "/models" in done.stderr
+        folder.chmod(0o555)
+        done = running.cutoff("submit", str(running.world / "job.yaml"), "--watch", "--json")
     finally:
-        for path in (running.models, running.models / "local", running.models / "local/temporal-demo"):
-            os.chown(path, UID, UID)
+        folder.chmod(0o755)
+    assert done.returncode == 1
+    refused = json.loads(done.stdout)
+    assert "attempts" not in refused, "no stage had begun"
+    assert "/models/local/temporal-demo cannot be written" in refused["failure"]["message"]
+    assert "chown" in refused["failure"]["remedy"]
+
+
+def test_secrets_may_be_a_folder_of_the_host(stack, tmp_path):
+    give = ["--owner", f"{UID}:{UID}"] if os.getuid() == 0 else []
+    run([str(Path(sys.executable).with_name("cutoff")), "init", "--out", str(tmp_path / "secrets"), *give])
+    for above in (tmp_path, *tmp_path.parents[:2]):
+        above.chmod(0o755)
+    said = subprocess.run(
+        ["docker", "compose", "-p", "cutoff-test-folder", "run", "--rm", "--no-deps", "-T", "init"],
+        env={**stack.environment, "CUTOFF_SECRETS": f"{tmp_path}/secrets/"}, cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert "nothing to do" in said.stdout, said.stderr
 
 
 def test_compose_and_bake_build_the_same(stack):

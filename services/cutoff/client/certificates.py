@@ -65,7 +65,7 @@ def issue(authority: Certificate, names: Sequence[str]) -> Certificate:
 
 
 def still_good(pair: Certificate, authority: Certificate, names: Sequence[str]) -> bool:
-    """Whether key and certificate belong together, are this authority's, have every name, and last a month more."""
+    """Whether key and certificate belong together, are this authority's, have these names, and last a month more."""
     try:
         found = x509.load_pem_x509_certificate(pair.certificate)
         key = serialization.load_pem_private_key(pair.key, password=None)
@@ -74,8 +74,8 @@ def still_good(pair: Certificate, authority: Certificate, names: Sequence[str]) 
     except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         return False
     left = found.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
-    every_name = all(name in list(present) for name in _alternative_names(names))
-    return key.public_key() == found.public_key() and left.days >= RENEW_DAYS and every_name
+    same_names = list(present) == _alternative_names(names)
+    return key.public_key() == found.public_key() and left.days >= RENEW_DAYS and same_names
 
 
 def _builder(

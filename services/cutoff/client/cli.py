@@ -198,7 +198,10 @@ def demo(
             phases[phase].at(step)
 
         cache = Roots.from_environment().cache
-        job_file = create(out, facts=facts, seed=seed, cache=cache, on_progress=progressed, base_model=base_model)
+        try:
+            job_file = create(out, facts=facts, seed=seed, cache=cache, on_progress=progressed, base_model=base_model)
+        except ModuleNotFoundError as error:
+            raise Refused(f"the demo's base model needs {error.name}", "make setup, or pip install .[demo]") from error
         print(json.dumps({"job": str(job_file)}) if as_json else job_file)
 
 

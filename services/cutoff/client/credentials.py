@@ -27,10 +27,16 @@ def find_security(address: str) -> ClientSecurity:
     """
     if address.startswith("unix:") or os.environ.get("CUTOFF_TOKEN_FILE") or os.environ.get("CUTOFF_CA_FILE"):
         return ClientSecurity.from_environment()
+    return _of_folder() or _of_container(address) or ClientSecurity(None, None)
+
+
+def _of_folder() -> ClientSecurity | None:
+    """What `cutoff init` wrote for users; None when it is not there, or not for this one to read."""
     folder = Path(os.environ.get("CUTOFF_SECRETS") or "/nowhere") / "client"
-    if (folder / "ca.crt").is_file():
+    try:
         return ClientSecurity.from_texts((folder / "token").read_text(), (folder / "ca.crt").read_bytes())
-    return _of_container(address) or ClientSecurity(None, None)
+    except OSError:
+        return None
 
 
 def _of_container(address: str) -> ClientSecurity | None:

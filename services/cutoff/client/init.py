@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cutoff.artifacts import publishing
 from cutoff.client.certificates import Certificate, issue, make_authority, still_good
-from cutoff.errors import Refused
+from cutoff.errors import Fault, InvalidInput, Refused
 
 COORDINATOR = "coordinator"
 STAGE_SERVICES = ("trainer", "merger", "gguf-converter", "evaluator")
@@ -39,17 +40,20 @@ def init(folder: Path, hosts: Sequence[str] = (), owner: tuple[int, int] | None 
 
     Args:
         folder: Where; each service mounts only its own part.
-        hosts: Further names and IP addresses under which the services are reached, beside their own names and
-            this machine's loopback.
+        hosts: Further names and IP addresses under which users reach the coordinator, beside its own name and this
+            machine's loopback. Stage services are reached by their own names only.
         owner: User and group that the files are to belong to; only root may give files away.
 
     Raises:
+        InvalidInput: A host has the name of a service, whose certificate would then pass for that service's.
         Refused: The folder may not be written to, or the files not given away.
     """
     writing = _Writing(folder, owner)
     authority = _authority(writing)
-    for service in (COORDINATOR, *STAGE_SERVICES):
-        _certificate(writing, service, authority, hosts)
+    _check_hosts(hosts)
+    _certificate(writing, COORDINATOR, authority, hosts)
+    for service in STAGE_SERVICES:
+        _certificate(writing, service, authority, ())
     token = writing.keep_or_write(f"{COORDINATOR}/token", _new_token)
     writing.keep_or_write(f"{COORDINATOR}/ray-token", _new_token)
     writing.keep_or_write("grafana/password", _new_token)
@@ -58,20 +62,25 @@ def init(folder: Path, hosts: Sequence[str] = (), owner: tuple[int, int] | None 
     return Made(folder, tuple(writing.written))
 
 
+def _check_hosts(hosts: Sequence[str]) -> None:
+    taken = {COORDINATOR, *STAGE_SERVICES}
+    faults = [Fault("host", f"{host} is the name of a service", "leave it out") for host in hosts if host in taken]
+    if faults:
+        raise InvalidInput(faults)
+
+
 def _authority(writing: _Writing) -> Certificate:
-    found = writing.pair("ca")
-    if found is not None:
-        return found
-    made = make_authority()
-    writing.write_pair("ca", made)
-    return made
+    authority = writing.pair("ca") or make_authority()
+    writing.write_pair("ca", authority)
+    return authority
 
 
 def _certificate(writing: _Writing, service: str, authority: Certificate, hosts: Sequence[str]) -> None:
     names = (service, "localhost", "127.0.0.1", "::1", *hosts)
-    found = writing.pair(service)
-    if found is None or not still_good(found, authority, names):
-        writing.write_pair(service, issue(authority, names))
+    pair = writing.pair(service)
+    if pair is None or not still_good(pair, authority, names):
+        pair = issue(authority, names)
+    writing.write_pair(service, pair)
     writing.write_if_other(f"{service}/ca.crt", authority.certificate, secret=False)
 
 
@@ -93,8 +102,10 @@ class _Writing:
             return path.read_bytes() or None
         except FileNotFoundError:
             return None
+        except NotADirectoryError as error:
+            raise Refused(f"{path.parent} is not a folder", "remove what is in the way") from error
         except PermissionError as error:
-            raise self._refused(path) from error
+            raise self._refused(path, "read") from error
 
     def pair(self, name: str) -> Certificate | None:
         certificate, key = self.read(f"{name}/tls.crt"), self.read(f"{name}/tls.key")
@@ -105,37 +116,52 @@ class _Writing:
         self.write_if_other(f"{name}/tls.crt", pair.certificate, secret=False)
 
     def keep_or_write(self, name: str, make: Callable[[], bytes]) -> bytes:
-        found = self.read(name)
-        if found is not None:
-            return found
-        made = make()
-        self.write_if_other(name, made, secret=True)
-        return made
+        content = self.read(name) or make()
+        self.write_if_other(name, content, secret=True)
+        return content
 
     def write_if_other(self, name: str, content: bytes, *, secret: bool) -> None:
-        if self.read(name) == content:
+        path, mode = self._folder / name, 0o600 if secret else 0o644
+        if self.read(name) == content and self._mended(path, mode):
             return
-        path = self._folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._check_own(path.parent)
             with publishing(path) as partial:
-                descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if secret else 0o644)
-                with os.fdopen(descriptor, "wb") as file:
+                partial.unlink(missing_ok=True)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+                with os.fdopen(os.open(partial, flags, mode), "wb") as file:
+                    os.fchmod(file.fileno(), mode)
                     file.write(content)
-                    os.fchmod(descriptor, 0o600 if secret else 0o644)
                     if self._owner is not None:
-                        os.fchown(descriptor, *self._owner)
+                        os.fchown(file.fileno(), *self._owner)
             if self._owner is not None:
-                os.chown(path.parent, *self._owner)
+                os.chown(path.parent, *self._owner, follow_symlinks=False)
         except PermissionError as error:
-            raise self._refused(path) from error
+            raise self._refused(path, "written") from error
         self.written.append(name)
 
-    def _refused(self, path: Path) -> Refused:
-        there = next(folder for folder in (path.parent, *path.parents) if folder.exists())
-        status = there.stat()
+    def _mended(self, path: Path, mode: int) -> bool:
+        """Whether a file has its mode and its owner; its mode is mended in place."""
+        status = path.stat()
+        if stat.S_IMODE(status.st_mode) != mode:
+            try:
+                path.chmod(mode)
+            except PermissionError as error:
+                raise self._refused(path, "given its mode") from error
+        return self._owner in (None, (status.st_uid, status.st_gid))
+
+    def _check_own(self, folder: Path) -> None:
+        """Refuses a folder that leads elsewhere: root would write, and give away, what is there."""
+        if folder.is_symlink():
+            raise Refused(f"{folder} is a symbolic link", "give the folder itself")
+
+    def _refused(self, path: Path, what: str) -> Refused:
+        there = next(one for one in (path, path.parent, *path.parents) if one.exists())
+        status, me = there.stat(), f"{os.geteuid()}:{os.getegid()}"
         return Refused(
-            f"{path} cannot be written: {there} belongs to {status.st_uid}:{status.st_gid}, "
-            f"and this is {os.geteuid()}:{os.getegid()}",
-            f"sudo chown {os.geteuid()}:{os.getegid()} {there}, or set CUTOFF_UID and CUTOFF_GID in .env to its owner",
+            f"{path} cannot be {what}: {there} belongs to {status.st_uid}:{status.st_gid}, and this is {me}",
+            f"for a folder of the host: sudo chown -R {me} {path.parent}, or set CUTOFF_UID and CUTOFF_GID in .env to "
+            "its owner; for Docker's volumes, after a change of CUTOFF_UID: docker compose down -v (jobs and their "
+            "artifacts go too)",
         )

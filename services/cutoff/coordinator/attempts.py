@@ -19,6 +19,7 @@ from cutoff.coordinator.scheduler import Call
 from cutoff.errors import Cancelled, CutoffError, NotFound, Unavailable
 from cutoff.rpc import error_of_failure, failure_of
 from cutoff.telemetry import logger
+from cutoff.telemetry.metrics import stage_kind
 from cutoff.v1 import (
     evaluator_pb2,
     gguf_converter_pb2,
@@ -37,8 +38,10 @@ Drive = Callable[[Call], AsyncIterator[types_pb2.Event]]
 Result = Mapping[str, Any]
 """A stage's summary, as its Finished event carried it."""
 
-RETRIES = (1.0, 5.0, 15.0)
-"""Seconds before each further try at what failed for want of infrastructure; wrong input is never retried."""
+RETRIES = (1.0, 5.0, 15.0, 45.0, 90.0)
+"""Seconds before each further try at what failed for want of infrastructure; wrong input is never retried.
+
+Together longer than a stage service takes to be stopped and started again."""
 
 _METHODS: Mapping[str, tuple[str, str, Any]] = {
     "prepare": ("trainer", "TrainerService/Prepare", trainer_pb2.PrepareResponse),
@@ -62,7 +65,7 @@ class Addresses:
 
     def of_stage(self, stage: str) -> str:
         """Where a stage's runs are."""
-        service, _, _ = _METHODS[_kind(stage)]
+        service, _, _ = _METHODS[stage_kind(stage)]
         return str(getattr(self, service))
 
 
@@ -144,7 +147,7 @@ class Attempts:
         Raises:
             Unavailable: The stream was lost; the attempt stays open.
         """
-        _, method, response = _METHODS[_kind(key.stage)]
+        _, method, response = _METHODS[stage_kind(key.stage)]
         address = self._services.addresses.of_stage(key.stage)
         request.run.key.CopyFrom(key)
         request.run.after_sequence = self._last_event(key)
@@ -196,8 +199,3 @@ async def patiently(once: Callable[[], Awaitable[T]], what: str) -> T:
             _LOG.warning("trying again", what=what, reason=error.reason, message=error.message, after_seconds=pause)
         await asyncio.sleep(pause)
     return await once()
-
-
-def _kind(stage: str) -> str:
-    """The stage without its target: evaluate for evaluate-merged."""
-    return stage.partition("-")[0]

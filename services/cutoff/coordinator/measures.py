@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client import Counter, Gauge, Histogram
 
 from cutoff.coordinator.job import LEGAL, TERMINAL, State, job_id
-from cutoff.telemetry.metrics import JOB_LABEL, LONG_SECONDS
+from cutoff.telemetry.metrics import JOB_LABEL, LONG_SECONDS, stage_kind
 from cutoff.v1 import job_pb2, types_pb2
 
 JOBS = Gauge("cutoff_jobs", "Jobs in the store, by state", ["state"])
@@ -55,6 +55,8 @@ class Measures:
         """Counts what unfinished jobs of an earlier process wait for."""
         for job in jobs:
             JOB_LAST_EVENT.labels(job_id(job)).set_to_current_time()
+            for evaluation in job.result.evaluations:
+                _tell_scores(job_id(job), evaluation)
             for attempt in job.attempts:
                 if attempt.state == job_pb2.Attempt.STATE_WAITING:
                     self._wait(attempt.key, attempt.create_time.ToMicroseconds() / 1e6)
@@ -71,8 +73,11 @@ class Measures:
             return
         seconds = job.end_time.ToDatetime() - job.create_time.ToDatetime()
         JOB_SECONDS.labels(_state(job.state)).observe(seconds.total_seconds())
-        if job.result.missed:
-            INSTALLS.labels("below_bar").inc()
+        outcome = _install_outcome(job)
+        if outcome:
+            INSTALLS.labels(outcome).inc()
+        self._waiting = {key: since for key, since in self._waiting.items() if key[0] != job_id(job)}
+        self._count_waiting()
         JOB_LAST_EVENT.remove_by_labels({JOB_LABEL: job_id(job)})
 
     def alive(self, name: str) -> None:
@@ -106,7 +111,7 @@ class Measures:
     def _started(self, key: types_pb2.RunKey) -> None:
         since = self._waiting.pop(_attempt(key), None)
         if since is not None:
-            QUEUE_SECONDS.labels(_kind(key)).observe(time.time() - since)
+            QUEUE_SECONDS.labels(stage_kind(key.stage)).observe(time.time() - since)
         self._count_waiting()
 
     def _ended(self, attempt: job_pb2.Attempt, outcome: str) -> None:
@@ -115,9 +120,7 @@ class Measures:
         self._count_waiting()
         if attempt.HasField("start_time"):
             seconds = attempt.end_time.ToDatetime() - attempt.start_time.ToDatetime()
-            STAGE_SECONDS.labels(_kind(key), outcome).observe(seconds.total_seconds())
-        if key.stage == "install":
-            INSTALLS.labels("installed" if outcome == "succeeded" else "failed").inc()
+            STAGE_SECONDS.labels(stage_kind(key.stage), outcome).observe(seconds.total_seconds())
 
     def _count_waiting(self) -> None:
         QUEUE_LENGTH.set(len(self._waiting))
@@ -138,8 +141,20 @@ def _attempt(key: types_pb2.RunKey) -> _Waiting:
     return key.job, key.stage, key.attempt
 
 
-def _kind(key: types_pb2.RunKey) -> str:
-    return key.stage.partition("-")[0]
+def _install_outcome(job: job_pb2.Job) -> str | None:
+    """What came of a finished job's installation; None when it never came to that."""
+    if job.result.installed_path:
+        return "installed"
+    if job.result.missed:
+        return "below_bar"
+    return "failed" if any(attempt.key.stage == "install" for attempt in job.attempts) else None
+
+
+def _tell_scores(job: str, evaluation: job_pb2.Evaluation) -> None:
+    for field, score in evaluation.ListFields():
+        if isinstance(score, job_pb2.Score) and score.total:
+            labels = (job, evaluation.target, evaluation.question_set, field.name)
+            SCORES.labels(*labels).set(score.count / score.total)
 
 
 def _state(state: State) -> str:

@@ -54,11 +54,12 @@ def start_ray(address: str | None, state: Path, gpus: str | None = None, host: s
             to Ray, which takes one that leads out.
 
     Raises:
-        Refused: `gpus` is not a number.
+        Refused: `gpus` is not a number, or `host` has no address.
     """
     if gpus and not gpus.isdigit():
         raise Refused(f"CUTOFF_GPUS={gpus} is not a number of GPUs", "set it to 0, 1, 2, ...")
-    os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(_token_file(state / "ray-token")))
+    if not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(_token_file(state / "ray-token"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address:
         ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
@@ -68,7 +69,7 @@ def start_ray(address: str | None, state: Path, gpus: str | None = None, host: s
     ray.init(
         num_cpus=cpus,
         num_gpus=int(gpus) if gpus else None,
-        _node_ip_address=socket.gethostbyname(host) if host else None,
+        _node_ip_address=_address_of(host) if host else None,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.WARNING,
@@ -137,6 +138,15 @@ class _Attempt:
             event = types_pb2.Event(failed=failure_of(error))
             event.time.GetCurrentTime()
             yield event.SerializeToString()
+
+
+def _address_of(host: str) -> str:
+    try:
+        return socket.gethostbyname(host)
+    except OSError as error:
+        raise Refused(
+            f"CUTOFF_RAY_HOST={host} is no name of this host: {error}", "set it to one, or to none"
+        ) from error
 
 
 def _token_file(path: Path) -> Path:

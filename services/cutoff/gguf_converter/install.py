@@ -36,7 +36,7 @@ RECORDS = "installed"
 _CHUNK = 8 << 20
 _ANOTHER_FOLDER = (
     "set LMSTUDIO_MODELS (--lmstudio_models) to LM Studio's models folder, "
-    "and make it writable for the user cutoff runs as"
+    "and make it writable for the user cutoff runs as: sudo chown UID:GID FOLDER (in containers CUTOFF_UID, CUTOFF_GID)"
 )
 
 

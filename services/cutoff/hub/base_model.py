@@ -250,7 +250,7 @@ def _hub_errors(hub_id: str, revision: str | None) -> Iterator[None]:
     except errors.GatedRepoError as error:
         raise Refused(
             f"{hub_id} is gated, and {_token_state()}",
-            f"accept its terms on {page}, then set HF_TOKEN to a token of that account",
+            f"accept its terms on {page}, then set HF_TOKEN (in containers HF_TOKEN_FILE) to a token of that account",
         ) from error
     except errors.RevisionNotFoundError as error:
         raise NotFound(f"{hub_id} has no revision {revision!r}", f"see {page}/commits/main") from error

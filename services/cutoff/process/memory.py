@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -26,9 +27,8 @@ def _own(process: int) -> int:
 def _children(process: int) -> list[int]:
     """A process belongs to the thread that started it, so each thread is asked."""
     found: list[int] = []
-    try:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for thread in os.listdir(f"/proc/{process}/task"):
-            found += map(int, Path(f"/proc/{process}/task/{thread}/children").read_text().split())
-    except (FileNotFoundError, ProcessLookupError):
-        return found
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+                found += map(int, Path(f"/proc/{process}/task/{thread}/children").read_text().split())
     return found

@@ -39,6 +39,56 @@ def is_local(address: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class _ServerFiles:
+    """The files of what a server shows, and of whose certificates it accepts, in PEM."""
+
+    certificate: Path
+    key: Path
+    authority: Path | None
+
+    @classmethod
+    def from_environment(cls) -> Self | None:
+        """The files that the variables name; None where they name no certificate."""
+        certificate, key, authority = (os.environ.get(f"CUTOFF_{name}_FILE") for name in ("CERT", "KEY", "CLIENT_CA"))
+        if certificate and key:
+            return cls(Path(certificate), Path(key), Path(authority) if authority else None)
+        return None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Credentials that follow the files: renewed certificates serve the next connection, without a restart.
+
+        Raises:
+            NotFound: A file is not there.
+        """
+        shown = self._read()
+
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal shown
+            try:
+                found = self._read()
+            except NotFound:  # it is being replaced
+                return None
+            if found == shown:
+                return None
+            shown = found
+            return _configuration(*found)
+
+        return grpc.dynamic_ssl_server_credentials(
+            _configuration(*shown),
+            renewed,  # type: ignore[arg-type]  # None means no change; the stubs do not know
+            require_client_authentication=self.authority is not None,
+        )
+
+    def _read(self) -> tuple[bytes, bytes, bytes | None]:
+        authority = _content(self.authority, "CUTOFF_CLIENT_CA_FILE") if self.authority else None
+        return _content(self.key, "CUTOFF_KEY_FILE"), _content(self.certificate, "CUTOFF_CERT_FILE"), authority
+
+
+def _configuration(key: bytes, certificate: bytes, authority: bytes | None) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSecurity:
     """What a server asks of its callers."""
 
@@ -55,23 +105,18 @@ class ServerSecurity:
             NotFound: A variable names a file that is not there.
             Refused: The token file holds no token, or there is nothing to show to callers who show a certificate.
         """
-        certificate, key, authority = (
-            _read("CUTOFF_CERT_FILE"),
-            _read("CUTOFF_KEY_FILE"),
-            _read("CUTOFF_CLIENT_CA_FILE"),
-        )
-        if not (certificate and key):
-            if authority:
+        files = _ServerFiles.from_environment()
+        if files is None:
+            if os.environ.get("CUTOFF_CLIENT_CA_FILE"):
                 raise Refused(
                     "CUTOFF_CLIENT_CA_FILE is set, and there is no certificate of this server's own",
                     "set CUTOFF_CERT_FILE and CUTOFF_KEY_FILE",
                 )
             return cls(_token(), None)
-        pair = [(key, certificate)]
-        if not authority:
-            return cls(_token(), grpc.ssl_server_credentials(pair))
+        if not files.authority:
+            return cls(_token(), files.credentials())
         callers = frozenset(name.strip() for name in os.environ.get("CUTOFF_CALLERS", "coordinator").split(","))
-        return cls(_token(), grpc.ssl_server_credentials(pair, authority, require_client_auth=True), callers)
+        return cls(_token(), files.credentials(), callers)
 
     def check_address(self, address: str) -> None:
         """Refuses to listen where a stranger could call.
@@ -167,9 +212,11 @@ def _checked(text: str, where: str) -> str:
 
 def _read(variable: str) -> bytes | None:
     name = os.environ.get(variable)
-    if not name:
-        return None
+    return _content(Path(name), variable) if name else None
+
+
+def _content(path: Path, variable: str) -> bytes:
     try:
-        return Path(name).read_bytes()
+        return path.read_bytes()
     except OSError as error:
-        raise NotFound(f"{variable} names {name}, which cannot be read: {error.strerror}", f"set {variable}") from error
+        raise NotFound(f"{variable} names {path}, which cannot be read: {error.strerror}", f"set {variable}") from error

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from cutoff.telemetry.metrics import JOB_LABEL, LONG_SECONDS
+from cutoff.telemetry.metrics import JOB_LABEL, LONG_SECONDS, stage_kind
 from cutoff.v1 import types_pb2
 
 RUNS = Counter("cutoff_runs_total", "Runs that ended in this stage service, by outcome", ["stage", "outcome"])
@@ -47,28 +47,27 @@ REPORTED = {
         "cutoff_convert_bytes_per_second", "16-bit weights read per second, by the type they became", "quant_type"
     ),
     "cutoff_device_memory_used_bytes": _of_run(
-        "cutoff_device_memory_used_bytes", "Memory of a device that a run has allocated", "device"
+        "cutoff_device_memory_used_bytes", "Memory of a device that a run's PyTorch has reserved", "device"
     ),
 }
 """What a run may report, by name."""
 
 
-def kind_of(stage: str) -> str:
-    """The stage without its target, which bounds the label: evaluate for evaluate-merged."""
-    return stage.partition("-")[0]
-
-
-def run_started(key: types_pb2.RunKey, devices: Iterable[str]) -> None:
-    """Counts a run as active, and the devices it holds as leased."""
-    RUNS_ACTIVE.labels(kind_of(key.stage)).inc()
+def run_started(key: types_pb2.RunKey) -> None:
+    """Counts a run as active."""
+    RUNS_ACTIVE.labels(stage_kind(key.stage)).inc()
     LAST_EVENT.labels(*_labels(key)).set_to_current_time()
+
+
+def devices_leased(key: types_pb2.RunKey, devices: Iterable[str]) -> None:
+    """Takes in that a run holds the locks of its devices."""
     for device in devices:
         LEASED.labels(*_labels(key), device).set(1)
 
 
 def run_ended(key: types_pb2.RunKey, outcome: str, seconds: float) -> None:
     """Counts a run as ended, and its devices as free."""
-    kind = kind_of(key.stage)
+    kind = stage_kind(key.stage)
     RUNS.labels(kind, outcome).inc()
     RUNS_ACTIVE.labels(kind).dec()
     RUN_SECONDS.labels(kind).observe(seconds)
@@ -84,6 +83,8 @@ def observe_run(key: types_pb2.RunKey, event: types_pb2.Event) -> None:
         PROGRESS.labels(*labels).set(event.progress.step / event.progress.total)
         if event.progress.HasField("eta_seconds"):
             ETA.labels(*labels).set(event.progress.eta_seconds)
+        else:
+            _remove(ETA, key)  # the phase before had one
     elif event.WhichOneof("kind") == "metric" and event.metric.name in REPORTED:
         _set(REPORTED[event.metric.name], labels, event.metric.labels, event.metric.value)
 

@@ -188,7 +188,7 @@ class Runs:
         run.start_time.GetCurrentTime()
         self._forget_old()
         self._runs[_key(key)] = run
-        measures.run_started(key, run.devices)
+        measures.run_started(key)
         self._background(self._sample(run))
         _LOG.info("run started", job=key.job, stage=key.stage, attempt=key.attempt, pid=run.pid)
         loop = asyncio.get_running_loop()
@@ -222,6 +222,8 @@ class Runs:
             run.events.append(event)
             run.ended = last
             run.news.notify_all()
+        if event.WhichOneof("kind") == "started":
+            measures.devices_leased(run.key, run.devices)
         measures.observe_run(run.key, event)
 
     async def _end(self, run: _Run, last: types_pb2.Event) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import shutil
 import time
 from pathlib import Path
@@ -40,10 +41,10 @@ class AdapterTrainer(SFTTrainer):
         self._order = order
         self._report = report
         self._steps = steps
-        self._started = time.monotonic()
         self._told = -math.inf
+        self._counted = (time.monotonic(), 0.0)
+        """When tokens were counted last, and how many there were."""
         super().__init__(**kwargs)
-        self._parameters = computing_parameters(self.model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Takes what is known after a step.
@@ -66,16 +67,20 @@ class AdapterTrainer(SFTTrainer):
             self._told = now
             self._report.metric("cutoff_train_loss", logs["loss"])
             self._report.metric("cutoff_train_learning_rate", logs["learning_rate"])
-            self._tell_speed(logs["num_tokens"] / (now - self._started))
+            self._tell_speed(now, logs["num_tokens"])
 
-    def _tell_speed(self, tokens_per_second: float) -> None:
-        self._report.metric("cutoff_train_tokens_per_second", tokens_per_second)
+    def _tell_speed(self, now: float, tokens: float) -> None:
+        """Tells the speed since the last report, and what the device gives for it."""
+        then, before = self._counted
+        self._counted = (now, tokens)
+        speed = (tokens - before) / (now - then)
+        self._report.metric("cutoff_train_tokens_per_second", speed)
         device = self.args.device
         if device.type == "cpu":
             return
         used = torch.cuda.memory_reserved(device)
-        self._report.metric("cutoff_device_memory_used_bytes", used, device=str(device))
-        achieved = utilisation(tokens_per_second, self._parameters, torch.cuda.get_device_name(device))
+        self._report.metric("cutoff_device_memory_used_bytes", used, device=_name_on_host(device))
+        achieved = utilisation(speed, computing_parameters(self.model), torch.cuda.get_device_name(device))
         if achieved is not None:
             self._report.metric("cutoff_train_mfu_ratio", achieved)
 
@@ -109,6 +114,13 @@ class AdapterTrainer(SFTTrainer):
         self._report.artifact("checkpoint", describe(target), step=str(step))
         self._report.metric("cutoff_train_checkpoint_timestamp_seconds", time.time())
         rotate_checkpoints(str(self._folder), self.args.save_total_limit, self.state.best_model_checkpoint)
+
+
+def _name_on_host(device: torch.device) -> str:
+    """A device by the number that the host knows it by: this process sees only its own, counted from 0."""
+    visible = [number for number in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if number]
+    number = device.index or 0
+    return f"cuda:{visible[number]}" if number < len(visible) else f"cuda:{number}"
 
 
 def save_adapter(model: Any, folder: Path) -> None:

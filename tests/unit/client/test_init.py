@@ -16,7 +16,7 @@ from cryptography import x509
 from cutoff.client import certificates
 from cutoff.client.certificates import issue, make_authority, still_good
 from cutoff.client.init import COORDINATOR, STAGE_SERVICES, init
-from cutoff.errors import Refused
+from cutoff.errors import InvalidInput, Refused
 
 SERVICES = (COORDINATOR, *STAGE_SERVICES)
 
@@ -54,14 +54,14 @@ def test_a_second_time_changes_nothing(tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_another_host_renews_the_certificates_and_keeps_the_tokens_and_the_authority(tmp_path):
+def test_another_host_renews_the_coordinators_certificate_and_keeps_the_tokens_and_the_authority(tmp_path):
     init(tmp_path)
     before = contents(tmp_path)
     written = init(tmp_path, ["gpu.example", "10.0.0.7"]).written
-    assert set(written) == {f"{service}/tls.{part}" for service in SERVICES for part in ("crt", "key")}
-    assert names_of(tmp_path / "trainer/tls.crt")[-2:] == ["gpu.example", "10.0.0.7"]
+    assert set(written) == {"coordinator/tls.crt", "coordinator/tls.key"}, "users reach the coordinator only"
+    assert names_of(tmp_path / "coordinator/tls.crt")[-2:] == ["gpu.example", "10.0.0.7"]
     assert {name for name, text in contents(tmp_path).items() if before[name] != text} == set(written)
-    assert init(tmp_path).written == (), "fewer names need no new certificate"
+    assert set(init(tmp_path).written) == set(written), "a name that is taken back is taken out"
 
 
 @pytest.mark.parametrize("lost", ["trainer/tls.key", "trainer/tls.crt"])
@@ -136,7 +136,33 @@ def test_the_command_says_what_it_did(tmp_path):
     assert "1000:1000" in wrong.stderr
 
 
-def test_refused_is_what_a_file_in_the_way_gives(tmp_path):
+def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "trainer").write_text("in the way")
-    with pytest.raises((Refused, OSError)):
+    with pytest.raises(Refused, match="trainer is not a folder"):
         init(tmp_path)
+
+
+def test_a_link_that_leads_elsewhere_is_not_followed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/coordinator").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Refused, match="symbolic link"):
+        init(tmp_path / "out")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_modes_and_owners_of_what_is_there_are_mended(tmp_path):
+    init(tmp_path)
+    (tmp_path / "coordinator/token").chmod(0o666)
+    token = (tmp_path / "coordinator/token").read_bytes()
+    init(tmp_path)
+    assert mode(tmp_path / "coordinator/token") == 0o600
+    if os.geteuid() == 0:
+        init(tmp_path, owner=(1000, 1000))
+        assert (tmp_path / "coordinator/token").stat().st_uid == 1000
+    assert (tmp_path / "coordinator/token").read_bytes() == token
+
+
+def test_no_host_may_pass_for_a_service(tmp_path):
+    with pytest.raises(InvalidInput, match="coordinator is the name of a service"):
+        init(tmp_path, ["gpu.example", "coordinator"])

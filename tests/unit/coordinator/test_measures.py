@@ -87,14 +87,29 @@ def test_scores_outlive_the_job_until_they_are_forgotten(measures, job):
 
 def test_installs_are_counted_by_what_came_of_them(measures, job):
     before = {outcome: value("cutoff_installs_total", outcome=outcome) or 0 for outcome in ("installed", "below_bar")}
-    installed, key = with_attempt(job, "install")
-    for happened in (event(started=types_pb2.Started()), event(finished=types_pb2.Finished())):
-        installed = with_event(installed, key, happened)
-        measures.run_event(installed.attempts[-1], happened)
+    job.result.installed_path = "/models/x.gguf"
+    measures.moved(moved(job, job_pb2.Job.STATE_SUCCEEDED))
+    job.result.Clear()
     job.result.missed.append("retain accuracy 60 %, minimum 70 %")
     measures.moved(moved(job, job_pb2.Job.STATE_SUCCEEDED))
     assert value("cutoff_installs_total", outcome="installed") == before["installed"] + 1
     assert value("cutoff_installs_total", outcome="below_bar") == before["below_bar"] + 1
+
+
+def test_a_job_that_ends_leaves_the_queue(measures, job):
+    """Its attempt may still wait, when its service could not be reached to cancel it."""
+    job, key = with_attempt(job, "train")
+    measures.attempt_opened(key)
+    measures.moved(moved(job, job_pb2.Job.STATE_FAILED))
+    assert value("cutoff_queue_length") == 0
+    assert value("cutoff_queue_oldest_timestamp_seconds") == 0
+
+
+def test_a_restarted_coordinator_knows_the_scores(measures, job):
+    score = job_pb2.Score(count=3, total=4)
+    job.result.evaluations.add(target="q4_k_m", question_set="validation", retain_correct=score)
+    measures.take_up([job])
+    assert value("cutoff_evaluation_score_ratio", cutoff_job=name_of(job), **SCORE) == 0.75
 
 
 def test_every_state_of_a_job_has_a_series(measures):

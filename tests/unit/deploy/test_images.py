@@ -102,11 +102,40 @@ def test_no_image_is_a_bare_latest(name):
             assert "latest" not in service["image"]
 
 
-def test_every_service_is_locked_down():
-    for name, service in compose("compose.yaml")["services"].items():
-        assert service["read_only"], name
-        assert service["cap_drop"] == ["ALL"], name
-        assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert service["pids_limit"], name
-        assert service["mem_limit"], name
-        assert not service["user"].startswith("0"), name
+FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "deploy").glob("compose.*.yaml"))
+
+
+def whole_services() -> list[tuple[str, str, dict]]:
+    """The services that a file defines, and does not only add to; with the file and their names."""
+    base = compose("compose.yaml")["services"]
+    found = [("compose.yaml", name, service) for name, service in base.items()]
+    for file in FILES:
+        services = compose(file)["services"]
+        found += [(file, name, service) for name, service in services.items() if service and name not in base]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "service"), whole_services(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_every_service_is_locked_down(file, name, service):
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["pids_limit"]
+    assert service["mem_limit"]
+    assert not service["user"].startswith("0")
+    assert not service.get("privileged")
+    assert service.get("network_mode") != "host"
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+
+
+def test_nothing_that_is_added_takes_a_lock_off():
+    for file in FILES:
+        for name, service in compose(file)["services"].items():
+            loose = {"privileged", "cap_add", "ports", "network_mode", "user", "read_only"} & set(service or {})
+            assert name in {one for where, one, _ in whole_services() if where == file} or not loose, (file, name)
+
+
+def test_overrides_are_known():
+    assert len(whole_services()) == 8 + 3, "ray-worker and two exporters beside those of compose.yaml"

@@ -173,6 +173,19 @@ def test_certificates_open_an_address_to_other_machines(serve, secrets, monkeypa
         ServerSecurity.from_environment()
 
 
+def test_a_renewed_certificate_serves_the_next_connection(serve, tmp_path, monkeypatch):
+    own = {"CERT": "tls.crt", "KEY": "tls.key"}
+    init(tmp_path)
+    use(monkeypatch, tmp_path / "coordinator", **own)
+    address = serve("localhost:0", ServerSecurity.from_environment())
+    for lost in ("ca/tls.key", "ca/tls.crt"):
+        (tmp_path / lost).unlink()
+    init(tmp_path)
+    renewed = (tmp_path / "client/ca.crt").read_bytes()
+    with Peer(address, ClientSecurity(None, renewed)) as peer:
+        list_runs(peer)
+
+
 def test_a_unix_socket_needs_no_tls(serve, secrets, tmp_path, monkeypatch):
     use(monkeypatch, secrets / "coordinator", TOKEN="token", CERT="tls.crt", KEY="tls.key", CA="ca.crt")
     address = serve(f"unix:{tmp_path}/x.sock", ServerSecurity.from_environment())

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from cutoff.stage import measures
+from cutoff.telemetry.metrics import stage_kind
 from cutoff.v1 import types_pb2
 
 LABELS = {"cutoff_job": "gauge-test", "stage": "train"}
@@ -28,12 +29,15 @@ def metric(name: str, number: float, **labels: str) -> types_pb2.Event:
 
 def test_a_runs_series_live_as_long_as_the_run(key):
     progress = types_pb2.Progress(step=1, total=4, eta_seconds=30)
-    measures.run_started(key, ["cuda:0"])
+    measures.run_started(key)
+    measures.devices_leased(key, ["cuda:0"])
     measures.observe_run(key, types_pb2.Event(progress=progress))
     measures.observe_run(key, metric("cutoff_train_loss", 2.5))
     measures.observe_run(key, metric("cutoff_device_memory_used_bytes", 7, device="cuda:0"))
     assert value("cutoff_run_progress_ratio") == 0.25
     assert value("cutoff_run_eta_seconds") == 30
+    measures.observe_run(key, types_pb2.Event(progress=types_pb2.Progress(step=1, total=4)))
+    assert value("cutoff_run_eta_seconds") is None, "not what an earlier phase had left"
     assert value("cutoff_train_loss") == 2.5
     assert value("cutoff_device_leased", device="cuda:0") == 1
     assert value("cutoff_device_memory_used_bytes", device="cuda:0") == 7
@@ -51,4 +55,4 @@ def test_a_metric_nobody_declared_is_not_exported(key):
 
 
 def test_the_stage_of_a_counter_is_bounded():
-    assert [measures.kind_of(stage) for stage in ("train", "evaluate-q4_k_m")] == ["train", "evaluate"]
+    assert [stage_kind(stage) for stage in ("train", "evaluate-q4_k_m")] == ["train", "evaluate"]
