@@ -61,44 +61,38 @@ variable "SERVICES" {
   ]
 }
 
-target "cpu" {
-  name     = "${service.name}-cpu"
-  matrix   = { service = SERVICES }
-  inherits = ["common"]
-  target   = "service"
-  args     = stage_args(service, "cpu", "")
-  tags     = ["${REGISTRY}/${service.name}:${VERSION}-cpu"]
+variable "ACCELERATORS" {
+  default = [
+    { name = "cpu", tag = "cpu", torch = "cpu", rocm_torch = "" },
+    { name = "cuda", tag = "cu${CUDA}", torch = "cuda", rocm_torch = "" },
+    { name = "rocm", tag = "rocm${ROCM}", torch = "rocm${ROCM}", rocm_torch = ROCM_TORCH[ROCM] },
+  ]
 }
 
-target "cuda" {
-  name     = "${service.name}-cuda"
-  matrix   = { service = SERVICES }
+group "cpu" { targets = [for service in SERVICES : "${service.name}-cpu"] }
+group "cuda" { targets = [for service in SERVICES : "${service.name}-cuda"] }
+group "rocm" { targets = [for service in SERVICES : "${service.name}-rocm"] }
+
+target "stages" {
+  name     = "${service.name}-${on.name}"
+  matrix   = { service = SERVICES, on = ACCELERATORS }
   inherits = ["common"]
   target   = "service"
-  args     = stage_args(service, "cuda", "")
-  tags     = ["${REGISTRY}/${service.name}:${VERSION}-cu${CUDA}"]
-}
-
-target "rocm" {
-  name     = "${service.name}-rocm"
-  matrix   = { service = SERVICES }
-  inherits = ["common"]
-  target   = "service"
-  args     = stage_args(service, "rocm${ROCM}", ROCM_TORCH[ROCM])
-  tags     = ["${REGISTRY}/${service.name}:${VERSION}-rocm${ROCM}"]
-}
-
-function "stage_args" {
-  params = [service, torch, rocm_torch]
-  result = {
+  tags     = ["${REGISTRY}/${service.name}:${VERSION}-${on.tag}"]
+  args = {
     SERVICE            = service.name
     FAMILY             = service.family
     GRPC_PORT          = service.grpc
     METRICS_PORT       = service.metrics
-    TORCH              = torch
-    ROCM_TORCH_VERSION = rocm_torch
+    TORCH              = on.torch
+    ROCM_TORCH_VERSION = on.rocm_torch
     BACKEND            = service.name == "evaluator" ? BACKEND : "cpu"
-    LLAMA_BUILDER      = service.name != "evaluator" ? BASE : LLAMA_BUILDER != "" ? LLAMA_BUILDER : LLAMA_BUILDERS[BACKEND]
+    LLAMA_BUILDER      = service.name == "evaluator" ? builder() : BASE
     CMAKE_ARGS         = CMAKE_ARGS
   }
+}
+
+function "builder" {
+  params = []
+  result = LLAMA_BUILDER != "" ? LLAMA_BUILDER : LLAMA_BUILDERS[BACKEND]
 }
