@@ -88,6 +88,7 @@ def error_of_rpc(error: grpc.Call, address: str) -> errors.CutoffError:
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         return errors.Unavailable(
             f"{address} cannot be reached: {text}",
-            "start one with `cutoff serve`, or use `cutoff run`; are CUTOFF_ADDRESS and CUTOFF_CA_FILE right?",
+            "start one with `cutoff serve` or `docker compose up -d`, or use `cutoff run`; are CUTOFF_ADDRESS and "
+            "CUTOFF_CA_FILE right?",
         )
     return errors.CutoffError(f"{address} answered {code.name}: {text}")
