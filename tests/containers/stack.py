@@ -63,6 +63,8 @@ class Stack:
     """A demo world: its datasets and its base model are mounted."""
     project: str = "cutoff-test"
     port: int = field(default_factory=free_port)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Further variables, as a user's .env has them."""
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -78,7 +80,7 @@ class Stack:
             "PROMETHEUS_IMAGE": PROMETHEUS,
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CUTOFF_")}
-        return {**inherited, **build_inputs(), **own}
+        return {**inherited, **build_inputs(), **own, **self.settings}
 
     @property
     def models(self) -> Path:

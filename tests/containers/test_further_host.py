@@ -1,0 +1,54 @@
+"""deploy/compose.head.yaml and compose.worker.yaml: two compose projects on one engine stand for two hosts."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.containers.stack import UID, docker, free_port, run
+
+pytestmark = pytest.mark.container
+
+NETWORK = "cutoff-test-cluster"
+HEAD, WORKER = ("compose.yaml", "deploy/compose.head.yaml"), ("compose.yaml", "deploy/compose.worker.yaml")
+
+
+@pytest.fixture
+def cluster():
+    docker("network", "create", NETWORK)
+    yield NETWORK
+    docker("network", "rm", NETWORK)
+
+
+def nodes(head) -> int:
+    status = head.execute("coordinator", "ray", "status").stdout
+    return status.partition("Pending")[0].count("node_")
+
+
+def test_a_worker_joins_with_the_first_hosts_token(stack, cluster, tmp_path):
+    secrets = tmp_path / "secrets"
+    give = ["--owner", f"{UID}:{UID}"] if os.getuid() == 0 else []
+    run([str(Path(sys.executable).with_name("cutoff")), "init", "--out", str(secrets), *give])
+    for above in (tmp_path, *tmp_path.parents[:2]):
+        above.chmod(0o755)
+    settings = {"CUTOFF_SECRETS": f"{secrets}/", "CUTOFF_CLUSTER_NETWORK": cluster}
+    head = dataclasses.replace(stack, project="cutoff-test-head", port=free_port(), settings=settings)
+    worker = dataclasses.replace(stack, project="cutoff-test-worker", settings=settings)
+    try:
+        head.compose("up", "-d", "--wait", "--no-deps", "--no-build", "coordinator", files=HEAD)
+        assert nodes(head) == 1
+        worker.compose("up", "-d", "--wait", "--no-deps", "--no-build", "ray-worker", files=WORKER)
+        deadline = time.monotonic() + 30
+        while nodes(head) < 2 and time.monotonic() < deadline:
+            time.sleep(1)
+        assert nodes(head) == 2, worker.compose("logs", files=WORKER)
+        seen = worker.execute("ray-worker", "ls", "/run/cutoff").stdout.split()
+        assert seen == ["ray-token"], "neither users' tokens nor keys leave the first host's coordinator"
+    finally:
+        worker.compose("down", "-v", files=WORKER)
+        head.compose("down", "-v", files=HEAD)
