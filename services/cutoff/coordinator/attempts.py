@@ -7,6 +7,7 @@ between, an open attempt is taken up again by its key: its service still has the
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -38,10 +39,10 @@ Drive = Callable[[Call], AsyncIterator[types_pb2.Event]]
 Result = Mapping[str, Any]
 """A stage's summary, as its Finished event carried it."""
 
-RETRIES = (1.0, 5.0, 15.0, 45.0, 90.0)
+RETRIES = tuple(float(pause) for pause in os.environ.get("CUTOFF_RETRY_SECONDS", "1 5 15").split())
 """Seconds before each further try at what failed for want of infrastructure; wrong input is never retried.
 
-Together longer than a stage service takes to be stopped and started again."""
+Where services come back by themselves (containers), the pauses together are longer than that takes."""
 
 _METHODS: Mapping[str, tuple[str, str, Any]] = {
     "prepare": ("trainer", "TrainerService/Prepare", trainer_pb2.PrepareResponse),
