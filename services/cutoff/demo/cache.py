@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cutoff.demo.recipe import Recipe, recipe_hash
 from cutoff.demo.world import World
+from cutoff.telemetry import before_import
 
 
 def cached_base_model(
@@ -50,6 +51,7 @@ def _alone(final: Path, on_progress: Callable[[str, int, int], None]) -> Iterato
 
 def _make(world: World, final: Path, on_progress: Callable[[str, int, int], None], recipe: Recipe) -> None:
     """Pretrains beside ``final`` and renames; whoever calls it holds the lock."""
+    before_import()
     from cutoff.demo.base_model import pretrain  # here, because it imports torch
 
     for left_behind in final.parent.glob(f".{final.name}-*"):  # by a process that was killed

@@ -26,6 +26,9 @@ _OPEN_METHODS = ("/grpc.health.v1.Health/",)
 """Health checks need no token: an orchestrator has none."""
 
 
+_WHERE_IT_IS = "set CUTOFF_TOKEN_FILE to the file with this server's token; of containers: coordinator:/run/cutoff/token"
+
+
 class CallInterceptor(_Interceptor):
     """Wraps each method of a server."""
 
@@ -90,7 +93,7 @@ class _Around:
         if self._security.accepts(self._header, _names(self._context)):
             return
         if self._security.callers is None:
-            await self._abort(Unauthenticated("the call carries no valid token", "set CUTOFF_TOKEN_FILE"))
+            await self._abort(Unauthenticated("the call carries no valid token", _WHERE_IT_IS))
         allowed = ", ".join(sorted(self._security.callers or ()))
         await self._abort(Unauthenticated(f"this service answers {allowed} only", "ask the coordinator"))
 

@@ -205,7 +205,8 @@ def _checked(text: str, where: str) -> str:
     token = text.strip()
     if len(token) < _SHORTEST_TOKEN:
         raise Refused(
-            f"{where} holds no token of at least {_SHORTEST_TOKEN} characters", "write one: openssl rand -hex 32"
+            f"{where} holds no token of at least {_SHORTEST_TOKEN} characters",
+            "for a server of your own make one: cutoff init; for another's, ask whoever runs it",
         )
     return token
 
