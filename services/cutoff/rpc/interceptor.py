@@ -26,7 +26,9 @@ _OPEN_METHODS = ("/grpc.health.v1.Health/",)
 """Health checks need no token: an orchestrator has none."""
 
 
-_WHERE_IT_IS = "set CUTOFF_TOKEN_FILE to the file with this server's token; of containers: coordinator:/run/cutoff/token"
+_WHERE_IT_IS = (
+    "set CUTOFF_TOKEN_FILE to the file with this server's token; of containers: coordinator:/run/cutoff/token"
+)
 
 
 class CallInterceptor(_Interceptor):
