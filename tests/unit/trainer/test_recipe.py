@@ -64,7 +64,8 @@ def test_a_run_tells_steps_losses_and_artifacts(trained: recipe.TrainingResult, 
     assert [a.kind for a in artifacts] == ["checkpoint"] * 4 + ["adapter"]
     assert artifacts[-1].sha256 == describe(trained.adapter).sha256
     assert {m.name for m in heard.of("metric")} == {
-        "cutoff_train_loss", "cutoff_train_learning_rate", "cutoff_train_tokens_per_second", "cutoff_train_eval_loss"
+        "cutoff_train_loss", "cutoff_train_learning_rate", "cutoff_train_tokens_per_second", "cutoff_train_eval_loss",
+        "cutoff_train_checkpoint_timestamp_seconds",
     }  # fmt: skip
 
 
