@@ -41,8 +41,10 @@ def build_inputs() -> dict[str, str]:
     if os.environ.get("CUTOFF_BUILD_CA"):
         return {name: os.environ[name] for name in ("CUTOFF_BUILD_CA", "CUTOFF_BUILD_WHEELS")}
     listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
-    settings = dict(line.split("=", 1) for line in listed.stdout.splitlines() if "=" in line)
-    ca, wheels = (settings.get(f"global.{name}", "").strip("'") for name in ("cert", "find-links"))
+    lines = (line.split("=", 1) for line in listed.stdout.splitlines() if "=" in line)
+    # A name says where it was set, too: global.cert in a file, :env:.cert by PIP_CERT.
+    settings = {name.rpartition(".")[2]: value.strip("'") for name, value in lines}
+    ca, wheels = settings.get("cert", ""), settings.get("find-links", "")
     return {"CUTOFF_BUILD_CA": ca, "CUTOFF_BUILD_WHEELS": wheels} if ca and wheels else {}
 
 
