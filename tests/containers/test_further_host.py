@@ -25,9 +25,15 @@ def cluster():
     docker("network", "rm", NETWORK)
 
 
-def nodes(head) -> int:
-    status = head.execute("coordinator", "ray", "status").stdout
-    return status.partition("Pending")[0].count("node_")
+def wait_for_nodes(head, wanted: int) -> int:
+    """How many nodes Ray counts; it counts anew every few seconds."""
+    deadline = time.monotonic() + 60
+    while True:
+        status = head.execute("coordinator", "ray", "status").stdout
+        found = status.partition("Pending")[0].count("node_")
+        if found == wanted or time.monotonic() > deadline:
+            return found
+        time.sleep(1)
 
 
 def test_a_worker_joins_with_the_first_hosts_token(stack, cluster, tmp_path):
@@ -41,12 +47,9 @@ def test_a_worker_joins_with_the_first_hosts_token(stack, cluster, tmp_path):
     worker = dataclasses.replace(stack, project="cutoff-test-worker", settings=settings)
     try:
         head.compose("up", "-d", "--wait", "--no-deps", "--no-build", "coordinator", files=HEAD)
-        assert nodes(head) == 1
+        assert wait_for_nodes(head, 1) == 1
         worker.compose("up", "-d", "--wait", "--no-deps", "--no-build", "ray-worker", files=WORKER)
-        deadline = time.monotonic() + 30
-        while nodes(head) < 2 and time.monotonic() < deadline:
-            time.sleep(1)
-        assert nodes(head) == 2, worker.compose("logs", files=WORKER)
+        assert wait_for_nodes(head, 2) == 2, worker.compose("logs", files=WORKER)
         seen = worker.execute("ray-worker", "ls", "/run/cutoff").stdout.split()
         assert seen == ["ray-token"], "neither users' tokens nor keys leave the first host's coordinator"
     finally:
