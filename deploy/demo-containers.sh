@@ -11,9 +11,10 @@ world=$(realpath -m "$1")
 cutoff=.venv/bin/cutoff
 export COMPOSE_PROJECT_NAME=cutoff-demo CUTOFF_PORT=${CUTOFF_PORT:-50061}
 export CUTOFF_ADDRESS=127.0.0.1:$CUTOFF_PORT
-export CUTOFF_DATASETS=$world/datasets CUTOFF_BASE_MODELS=$world LMSTUDIO_MODELS=$world/models
+export CUTOFF_DATASETS=$world/datasets CUTOFF_BASE_MODELS=$world LMSTUDIO_MODELS=$world/container-models
 
 "$cutoff" demo --out "$world" --facts "${2:-160}" --seed "${3:-1}" --base-model /base-models/base
+rm -rf "$LMSTUDIO_MODELS"  # what an earlier demo left: a new system takes it for somebody else's
 mkdir -p "$LMSTUDIO_MODELS"
 
 # Containers never run as root; whoever calls this owns what they write, and root gives the folder away.
