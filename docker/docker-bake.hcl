@@ -4,7 +4,7 @@
 #   docker buildx bake -f docker/docker-bake.hcl cuda|rocm    the others
 #   ROCM=6.2 docker buildx bake -f docker/docker-bake.hcl rocm
 #
-# compose.yaml builds the same images with the same arguments (tests/unit/deploy compares them).
+# compose.yaml builds the same images with the same arguments (tests/containers compares them).
 
 variable "VERSION" { default = "0.1.0" }
 variable "REVISION" { default = "" }

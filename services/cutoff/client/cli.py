@@ -209,7 +209,7 @@ def demo(
 def init(
     out: Annotated[Path, typer.Option(help="The folder to write; what is there and good stays.")] = Path("secrets"),
     host: Annotated[
-        list[str] | None, typer.Option(help="A further name or IP address of the services; may be repeated.")
+        list[str] | None, typer.Option(help="A further name or IP address of the coordinator; may be repeated.")
     ] = None,
     owner: Annotated[str, typer.Option(help="UID:GID that is to own the files (as root only).")] = "",
     as_json: Json = False,

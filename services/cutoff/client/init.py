@@ -6,7 +6,8 @@
     DIR/grafana/       password: that of Grafana's user admin
 
 What is there and good stays as it is. A certificate that ends within a month, belongs to another authority or
-lacks a name is made anew, so that starting the system renews its certificates. No file is ever seen half-written.
+has other names than it should is made anew, so that starting the system renews its certificates. No file is ever
+seen half-written.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ def init(folder: Path, hosts: Sequence[str] = (), owner: tuple[int, int] | None 
         InvalidInput: A host has the name of a service, whose certificate would then pass for that service's.
         Refused: The folder may not be written to, or the files not given away.
     """
+    _check_hosts(hosts)
     writing = _Writing(folder, owner)
     authority = _authority(writing)
-    _check_hosts(hosts)
     _certificate(writing, COORDINATOR, authority, hosts)
     for service in STAGE_SERVICES:
         _certificate(writing, service, authority, ())

@@ -166,3 +166,4 @@ def test_modes_and_owners_of_what_is_there_are_mended(tmp_path):
 def test_no_host_may_pass_for_a_service(tmp_path):
     with pytest.raises(InvalidInput, match="coordinator is the name of a service"):
         init(tmp_path, ["gpu.example", "coordinator"])
+    assert contents(tmp_path) == {}, "wrong input is refused before anything is written"
