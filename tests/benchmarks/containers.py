@@ -26,7 +26,7 @@ from cutoff.client import Client
 from cutoff.client.local import LocalSystem
 from cutoff.demo import DEFAULT_FACTS, create
 from cutoff.spec import load_job_yaml
-from tests.containers.stack import SERVICES, UID, Stack, docker
+from tests.containers.stack import SERVICES, Stack, docker
 
 ROUNDS = 3
 REST_SECONDS = 30.0
@@ -56,9 +56,7 @@ def prepare(folder: Path) -> tuple[Stack, Roots]:
     world, cache = folder / "world", Roots.from_environment().cache
     create(world, facts=DEFAULT_FACTS, seed=1, cache=cache, on_progress=lambda *_: None)
     stack = Stack(folder, world, project="cutoff-bench")
-    stack.models.mkdir()
-    if os.getuid() == 0:
-        os.chown(stack.models, UID, UID)
+    stack.make_models()
     job = yaml.safe_load((world / "job.yaml").read_text())
     (folder / "containers.yaml").write_text(yaml.safe_dump({**job, "base_model": "/base-models/base"}))
     stack.down()

@@ -15,7 +15,7 @@ import pytest
 
 from cutoff.artifacts import Roots
 from cutoff.demo import DEFAULT_FACTS, create
-from tests.containers.stack import PROMETHEUS, ROOT, UID, Stack, build_inputs, docker
+from tests.containers.stack import PROMETHEUS, ROOT, Stack, docker, let_containers_in
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,13 +36,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     cache = Roots.from_environment().cache
     create(world, facts=DEFAULT_FACTS, seed=1, cache=cache, on_progress=lambda *_: None, base_model="/base-models/base")
     made = Stack(folder, world)
-    made.models.mkdir()
-    if os.getuid() == 0:
-        os.chown(made.models, UID, UID)
-    for above in (folder, *folder.parents[:2]):  # pytest's own folders let nobody else in
-        above.chmod(0o755)
-    closed = ("deploy/compose.closed-network.yaml",) if build_inputs() else ()
-    made.compose("build", files=("compose.yaml", *closed), timeout=2400)
+    made.make_models()
+    let_containers_in(folder)
+    made.build()
     here = ROOT / "tests/containers"
     docker("build", "-q", "--network", "host", "-t", PROMETHEUS, "-f", str(here / "prometheus.Dockerfile"), str(here))
     made.down()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 import cutoff
-from tests.containers.stack import SERVICES, Stack, build_inputs, docker
+from tests.containers.stack import SERVICES, Stack, docker
 
 pytestmark = pytest.mark.container
 
@@ -23,9 +23,8 @@ IMPORTS = {
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cuda")
-    closed = ("deploy/compose.closed-network.yaml",) if build_inputs() else ()
-    files = ("compose.yaml", "deploy/compose.cuda.yaml", *closed)
-    Stack(folder, folder).compose("build", *SERVICES[1:], files=files, timeout=3600)
+    files = ("compose.yaml", "deploy/compose.cuda.yaml")
+    Stack(folder, folder).build(*SERVICES[1:], files=files, timeout=3600)
 
 
 @pytest.mark.usefixtures("built")

@@ -48,6 +48,23 @@ def build_inputs() -> dict[str, str]:
     return {"CUTOFF_BUILD_CA": ca, "CUTOFF_BUILD_WHEELS": wheels} if ca and wheels else {}
 
 
+def command() -> str:
+    """The `cutoff` command of this host."""
+    return str(Path(sys.executable).with_name("cutoff"))
+
+
+def let_containers_in(folder: Path) -> None:
+    """Opens one of pytest's temporary folders, which nobody else may enter, to the containers' user."""
+    for one in (folder, *folder.parents[:2]):
+        one.chmod(0o755)
+
+
+def make_secrets(folder: Path) -> None:
+    """Makes a folder of secrets that belong to the containers' user."""
+    run([command(), "init", "--out", str(folder), *(["--owner", f"{UID}:{UID}"] if os.getuid() == 0 else [])])
+    let_containers_in(folder.parent)
+
+
 def free_port() -> int:
     """A port of loopback that nobody listens on now."""
     with socket.socket() as probe:
@@ -92,8 +109,19 @@ class Stack:
     def compose(self, *arguments: str, files: tuple[str, ...] = ("compose.yaml",), timeout: float = 600) -> str:
         """What a docker compose command prints."""
         options = [part for file in files for part in ("-f", file)]
-        command = ["docker", "compose", "-p", self.project, *options, *arguments]
-        return run(command, timeout, env=self.environment, cwd=ROOT)
+        whole = ["docker", "compose", "-p", self.project, *options, *arguments]
+        return run(whole, timeout, env=self.environment, cwd=ROOT)
+
+    def make_models(self) -> None:
+        """Makes the models folder, owned by the containers' user."""
+        self.models.mkdir()
+        if os.getuid() == 0:
+            os.chown(self.models, UID, UID)
+
+    def build(self, *services: str, files: tuple[str, ...] = ("compose.yaml",), timeout: float = 2400) -> None:
+        """Builds images, with what a closed network needs where this is one."""
+        closed = ("deploy/compose.closed-network.yaml",) if build_inputs() else ()
+        self.compose("build", *services, files=(*files, *closed), timeout=timeout)
 
     def up(self) -> float:
         """Starts what a user starts, waits until it is healthy, and returns the seconds that took."""
@@ -112,7 +140,7 @@ class Stack:
     def cutoff(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs the `cutoff` command of this host."""
         return subprocess.run(
-            [str(Path(sys.executable).with_name("cutoff")), *arguments],
+            [command(), *arguments],
             env={**self.environment, **environment}, cwd=self.folder, capture_output=True, text=True, timeout=900,
             check=False,
         )  # fmt: skip

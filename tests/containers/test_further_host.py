@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.containers.stack import UID, docker, free_port, run
+from tests.containers.stack import docker, free_port, make_secrets
 
 pytestmark = pytest.mark.container
 
@@ -38,10 +35,7 @@ def wait_for_nodes(head, wanted: int) -> int:
 
 def test_a_worker_joins_with_the_first_hosts_token(stack, cluster, tmp_path):
     secrets = tmp_path / "secrets"
-    give = ["--owner", f"{UID}:{UID}"] if os.getuid() == 0 else []
-    run([str(Path(sys.executable).with_name("cutoff")), "init", "--out", str(secrets), *give])
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o755)
+    make_secrets(secrets)
     settings = {"CUTOFF_SECRETS": f"{secrets}/", "CUTOFF_CLUSTER_NETWORK": cluster}
     head = dataclasses.replace(stack, project="cutoff-test-head", port=free_port(), settings=settings)
     worker = dataclasses.replace(stack, project="cutoff-test-worker", settings=settings)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import stat
 import subprocess
-import sys
-from pathlib import Path
 
 import grpc
 import pytest
@@ -15,7 +14,7 @@ import yaml
 
 from cutoff.evaluator.metrics import wilson
 from cutoff.v1 import job_pb2, job_pb2_grpc
-from tests.containers.stack import ROOT, SERVICES, UID, docker, run
+from tests.containers.stack import ROOT, SERVICES, UID, command, docker, make_secrets, run
 
 pytestmark = pytest.mark.container
 
@@ -117,7 +116,7 @@ def test_a_wrong_token_is_not_let_in(running, tmp_path):
 
 
 def test_a_client_that_trusts_another_authority_does_not_talk_to_this_coordinator(running, tmp_path):
-    run([str(Path(sys.executable).with_name("cutoff")), "init", "--out", str(tmp_path)])
+    run([command(), "init", "--out", str(tmp_path)])
     done = running.cutoff(
         "list", CUTOFF_TOKEN_FILE=f"{tmp_path}/client/token", CUTOFF_CA_FILE=f"{tmp_path}/client/ca.crt"
     )
@@ -238,16 +237,10 @@ def test_a_models_folder_that_cannot_be_written_is_refused_before_any_work(runni
 
 
 def test_secrets_may_be_a_folder_of_the_host(stack, tmp_path):
-    give = ["--owner", f"{UID}:{UID}"] if os.getuid() == 0 else []
-    run([str(Path(sys.executable).with_name("cutoff")), "init", "--out", str(tmp_path / "secrets"), *give])
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o755)
-    said = subprocess.run(
-        ["docker", "compose", "-p", "cutoff-test-folder", "run", "--rm", "--no-deps", "-T", "init"],
-        env={**stack.environment, "CUTOFF_SECRETS": f"{tmp_path}/secrets/"}, cwd=ROOT, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert "nothing to do" in said.stdout, said.stderr
+    make_secrets(tmp_path / "secrets")
+    settings = {"CUTOFF_SECRETS": f"{tmp_path}/secrets/"}
+    own = dataclasses.replace(stack, project="cutoff-test-folder", settings=settings)
+    assert "nothing to do" in own.compose("run", "--rm", "--no-deps", "-T", "init")
 
 
 def test_compose_and_bake_build_the_same(stack):
