@@ -15,6 +15,7 @@ import cutoff.health
 from cutoff import errors
 from cutoff.client.init import init
 from cutoff.rpc import ClientSecurity, Peer, ServerSecurity, error_of_failure, failure_of, open_channel
+from cutoff.rpc.channel import CHANNEL_OPTIONS, SERVER_OPTIONS
 from cutoff.rpc.security import is_local
 from cutoff.rpc.server import started
 from cutoff.v1 import run_pb2, run_pb2_grpc
@@ -66,6 +67,22 @@ def serve():
         loop.call_soon_threadsafe(leave.set)
         thread.join(20)
         loop.close()
+
+
+def thirty_times_faster(options):
+    return [(name, value // 30 if name.endswith("_ms") else value) for name, value in options]
+
+
+def test_a_quiet_stream_is_not_cut_for_pinging(serve, monkeypatch, tmp_path):
+    """As a watch of a training that says nothing for minutes; with the times cut to a thirtieth."""
+    monkeypatch.setattr("cutoff.rpc.server.SERVER_OPTIONS", thirty_times_faster(SERVER_OPTIONS))
+    address = serve(f"unix:{tmp_path}/s.sock", ServerSecurity(None, None))
+    with grpc.insecure_channel(address, thirty_times_faster(CHANNEL_OPTIONS)) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        said = health.Watch(health_pb2.HealthCheckRequest(), timeout=6)
+        with pytest.raises(grpc.RpcError) as ended:
+            list(said)
+    assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED, ended.value.details()
 
 
 @pytest.fixture(scope="module")
