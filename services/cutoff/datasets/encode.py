@@ -42,9 +42,20 @@ class EncodedSet:
     dropped_preview: str
     """One of those, decoded, as far as it fits; empty when there is none."""
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Encoded:
+        return self.rows[index]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each example, prompts included."""
+        return [len(row.ids) for row in self.rows]
+
     def tokens(self) -> int:
         """How many tokens there are, prompts included."""
-        return sum(len(row.ids) for row in self.rows)
+        return sum(self.lengths)
 
 
 def encode_examples(template: PromptTemplate, examples: Sequence[Example], max_length: int) -> EncodedSet:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from cutoff.spec.job import JobSpec
+from cutoff.spec.job import JobSpec, StageSpec
 
 _HEAD = """\
 # job.yaml, field by field
@@ -41,6 +41,8 @@ def job_reference() -> str:
     for name, section in sections.items():
         if section is not None:
             parts.append(f"## {name}\n\n{fields[name].description}\n\n{_table(section.model_fields)}")
+            if name == "train":
+                parts.append(f"### train.then\n\n{StageSpec.__doc__}\n\n{_table(StageSpec.model_fields)}")
     return "\n".join(parts)
 
 

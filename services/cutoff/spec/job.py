@@ -44,6 +44,13 @@ Name = Annotated[str, AfterValidator(_plain_name)]
 """A name that becomes part of a path: it cannot leave its folder."""
 
 
+Method = Literal["sft", "grad_ascent", "grad_diff", "npo", "simnpo", "dpo"]
+"""The training objectives; cutoff.trainer.objectives has their formulas."""
+
+RetainLoss = Literal["nll", "kl"]
+"""What holds on to the retain set: its answers' likelihood, or nearness to the base model's distribution."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
 
@@ -78,11 +85,32 @@ class DatasetSpec(_Section):
         return {name: value for name, value in self.model_dump().items() if value is not None}
 
 
+class StageSpec(_Section):
+    """A further stage of a staged recipe: it goes on with the same adapter and a learning rate of its own."""
+
+    method: Method
+    """The objective."""
+    epochs: float = Field(1, gt=0, le=1000)
+    """Passes over the training data."""
+    learning_rate: float | None = Field(None, gt=0, le=1)
+    """The highest; train.learning_rate by default."""
+    retain_loss: RetainLoss | None = None
+    """train.retain_loss by default."""
+    retain_weight: float | None = Field(None, ge=0, le=1000)
+    """train.retain_weight by default."""
+    forget_weight: float | None = Field(None, gt=0, le=1000)
+    """The method's own by default."""
+    beta: float | None = Field(None, gt=0, le=1000)
+    """The method's own by default."""
+    delta: float | None = Field(None, ge=0, le=100)
+    """The method's own by default."""
+
+
 class TrainSpec(_Section):
     """The fine-tuning recipe. Defaults are the user's document's."""
 
-    method: Literal["sft"] = "sft"
-    """The objective: sft trains on the answers and the refusals as they stand."""
+    method: Method = "sft"
+    """The objective; docs/objectives.md says what each does. sft trains on answers and refusals as they stand."""
     epochs: float = Field(3, gt=0, le=1000)
     """Passes over the training data."""
     batch_size: int = Field(4, ge=1, le=4096)
@@ -101,6 +129,24 @@ class TrainSpec(_Section):
     """The adapter's scale, as alpha / r."""
     lora_dropout: float = Field(0.05, ge=0, lt=1)
     """Dropout before the adapter, while training."""
+    retain_loss: RetainLoss = "nll"
+    """What holds on to the retain set beside an unlearning objective: nll of its answers, or kl to the base model."""
+    retain_weight: float = Field(1.0, ge=0, le=1000)
+    """alpha: the weight of the retain term. grad_ascent has none, and sft weighs every answer token alike."""
+    forget_weight: float | None = Field(None, gt=0, le=1000)
+    """gamma: the weight of the forget term; by default the method's own (simnpo 0.125, else 1)."""
+    beta: float | None = Field(None, gt=0, le=1000)
+    """The sharpness of npo, dpo (0.1) and simnpo (4.5); in brackets the defaults."""
+    delta: float | None = Field(None, ge=0, le=100)
+    """simnpo's margin, in nats per token (0)."""
+    then: tuple[StageSpec, ...] = ()
+    """Further stages that go on with the same adapter: [{method: npo, epochs: 1}] after sft, say."""
+    early_stopping_patience: int | None = Field(None, ge=1, le=1000)
+    """Stop after so many evaluations in a row without a lower validation loss; never by default."""
+    memory_budget_gib: float | None = Field(None, gt=0, le=4096)
+    """What training may take of the device's memory (of the machine's, on the CPU); by default what is free."""
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
+    """auto takes what is known to work on the device."""
     quantization: Literal["none", "4bit", "8bit"] = "none"
     """How the frozen base is held while training: 4bit is QLoRA (NF4, double quantization)."""
     prompt_format: Literal["chat", "alpaca"] = "chat"
@@ -115,6 +161,19 @@ class TrainSpec(_Section):
     """Experiment trackers; each must be installed beside cutoff."""
     resume_from_checkpoint: str | None = None
     """A checkpoint folder, relative to the artifacts root."""
+
+    @property
+    def stages(self) -> tuple[StageSpec, ...]:
+        """What is trained, one after the other; the first is what `train` itself says."""
+        given = {name: getattr(self, name) for name in StageSpec.model_fields}
+        inherited = {name: given[name] for name in ("learning_rate", "retain_loss", "retain_weight")}
+        later = [{**inherited, **stage.model_dump(exclude_none=True)} for stage in self.then]
+        return tuple(StageSpec.model_validate(values) for values in (given, *later))
+
+    @property
+    def needs_true_answers(self) -> bool:
+        """Whether a stage trains on what unlearn questions must no longer be answered with."""
+        return any(stage.method != "sft" for stage in self.stages)
 
 
 class MergeSpec(_Section):

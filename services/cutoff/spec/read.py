@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -93,10 +93,16 @@ def _fault(details: ErrorDetails, source: str) -> Fault:
 
 
 def _section(path: list[str]) -> type[BaseModel]:
-    """The section a field path leads to."""
+    """The section a field path leads to; the number of a list's item leads to nothing new."""
     section: type[BaseModel] = JobSpec
     for part in path:
-        annotation = section.model_fields[part].annotation
-        candidates = [annotation, *get_args(annotation)]
-        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        if not part.isdigit():
+            section = next(_models_in(section.model_fields[part].annotation))
     return section
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)

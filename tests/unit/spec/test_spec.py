@@ -1,6 +1,7 @@
 """The job specification: defaults of the user's document, every fault at once, the same fields as the proto."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -81,6 +82,9 @@ def test_all_faults_in_one_answer():
         ({"evaluate": {"targets": ["base"]}}, "add gguf to evaluate.targets"),
         ({"evaluate": {"targets": ["gguf", "lmstudio"]}}, "lmstudio_model"),
         ({"resources": {"gpus": -1}}, "resources.gpus"),
+        ({"train": {"lora_r": 0}}, "train.lora_r"),
+        ({"train": {"then": [{"method": "forget"}]}}, "train.then.0.method"),
+        ({"train": {"then": [{"method": "npo", "epoch": 2}]}}, "did you mean epochs?"),
     ],
 )
 def test_each_fault_is_named(changes, said):
@@ -91,12 +95,24 @@ def test_a_missing_field_is_named():
     assert "dataset: is required; add `dataset:`" in " ".join(faults_of({"name": "j", "base_model": "a/b"}))
 
 
+def test_a_staged_recipe_inherits_what_it_does_not_say():
+    train = parse_job(
+        job(train={"epochs": 3, "learning_rate": 1e-3, "retain_loss": "kl", "beta": 9, "then": [{"method": "npo"}]})
+    ).train
+    first, second = train.stages
+    assert (first.method, first.epochs, first.beta) == ("sft", 3, 9)
+    assert (second.method, second.epochs, second.learning_rate, second.retain_loss) == ("npo", 1, 1e-3, "kl")
+    assert second.beta is None, "a beta fits one method only"
+    assert train.needs_true_answers
+
+
 def test_wire_and_yaml_have_the_same_fields():
     def compare(model, descriptor):
         assert set(model.model_fields) == set(descriptor.fields_by_name), descriptor.name
         for field in descriptor.fields:
             if field.type == FieldDescriptor.TYPE_MESSAGE:
-                compare(model.model_fields[field.name].annotation, field.message_type)
+                annotation = model.model_fields[field.name].annotation
+                compare((get_args(annotation) or (annotation,))[0], field.message_type)
 
     compare(JobSpec, job_pb2.JobSpec.DESCRIPTOR)
 
