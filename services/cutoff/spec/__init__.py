@@ -12,6 +12,7 @@ from cutoff.spec.job import (
     JobSpec,
     MergeSpec,
     ResourcesSpec,
+    StageSpec,
     TrainSpec,
 )
 from cutoff.spec.read import load_job_yaml, parse_job, spec_from_proto, spec_to_proto
@@ -24,6 +25,7 @@ __all__ = [
     "JobSpec",
     "MergeSpec",
     "ResourcesSpec",
+    "StageSpec",
     "TrainSpec",
     "load_job_yaml",
     "parse_job",
