@@ -4,7 +4,8 @@ Nothing here imports torch; transformers is imported when a tokenizer is loaded.
 """
 
 from cutoff.datasets.document import DOCUMENT_QUESTIONS
-from cutoff.datasets.encode import IGNORED, Encoded, EncodedSet, check_learnable, encode_examples, show_mask
+from cutoff.datasets.encode import check_learnable, encode_examples, show_mask
+from cutoff.datasets.encoded import IGNORED, Encoded, EncodedSet
 from cutoff.datasets.examples import SIDES, Example, InvalidData, Side
 from cutoff.datasets.job_data import JobData, fill_answers, load_examples, load_job_data, of_side, select
 from cutoff.datasets.prompts import (

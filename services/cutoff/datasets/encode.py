@@ -1,86 +1,129 @@
-"""Turns examples into token ids of which only the answer is learnt."""
+"""Turns examples into rows of token ids of which only the answer is learnt, cut to a length."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Self
 
+import numpy as np
+
+from cutoff.datasets.encoded import Cut, Encoded, EncodedSet, EncodedWriter
 from cutoff.datasets.examples import SIDES, Example, Faults, Side
 from cutoff.datasets.prompts import PromptTemplate
+from cutoff.datasets.tokenized import Tokens, Turn, tokenized
 from cutoff.errors import Fault, InvalidInput
 
-IGNORED = -100
-"""The label of a token that is not learnt (torch's cross entropy skips it)."""
-
-_BATCH = 512
+_BATCH = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One example as token ids."""
+class Encoder:
+    """Tokenizes and cuts examples in batches; use as a context manager, which works the last batch off.
 
-    ids: list[int]
-    answer_start: int
-    """Where the learnt part begins: answer and end-of-turn token."""
-    side: Side
+    Args:
+        template: Renders and tokenizes.
+        max_length: The most tokens of an example.
+        faults: Hears of answers that the tokenizer merges with the prompt: they could not be told apart.
+        rows: Takes the examples of which something of the answer fits.
+        truths: Takes a row for each of those: the prompt with the true answer of an unlearn example, or nothing.
+    """
+
+    def __init__(
+        self,
+        template: PromptTemplate,
+        max_length: int,
+        faults: Faults,
+        rows: EncodedWriter,
+        truths: EncodedWriter | None = None,
+    ) -> None:
+        self._template = template
+        self._turn = Turn.of(template)
+        self._max_length = max_length
+        self._faults = faults
+        self._rows = rows
+        self._truths = truths
+        self._batch: list[Example] = []
+        self._truncated = self._dropped = 0
+        self._preview = ""
+        self.truths_truncated = 0
+        """True answers whose end was cut off."""
+        self.lengths: dict[Side, Counter[int]] = {side: Counter() for side in SIDES}
+        """How many examples there are of each length, before they are cut."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
 
     @property
-    def labels(self) -> list[int]:
-        """The ids, those of the prompt ignored."""
-        return [IGNORED] * self.answer_start + self.ids[self.answer_start :]
+    def cut(self) -> Cut:
+        """What the length did to the examples."""
+        return Cut(self._truncated, self._dropped, self._preview)
+
+    def add(self, example: Example) -> None:
+        """Takes the next example."""
+        self._batch.append(example)
+        if len(self._batch) == _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, []
+        prompts = self._template.prompts([example.instruction for example in batch])
+        truths = self._true_rows(batch, prompts)
+        rows = tokenized(self._template, self._turn, prompts, [example.output for example in batch])
+        for at, (example, row) in enumerate(zip(batch, rows, strict=True)):
+            if row is None:
+                fix = "begin the answer with a letter or a digit, or remove the line"
+                what = "the tokenizer merges the beginning of the answer into the prompt"
+                self._faults.add(example.source, what, fix)
+            elif self._keep(example, row) and self._truths is not None:
+                self._keep_truth(self._truths, example.side, truths.get(at))
+
+    def _true_rows(self, batch: list[Example], prompts: list[str]) -> Mapping[int, Tokens | None]:
+        """The tokens of the unlearn examples' true answers, by their place in the batch, where they are known."""
+        if self._truths is None:
+            return {}
+        known = {
+            at: example.original_answer
+            for at, example in enumerate(batch)
+            if example.side == "unlearn" and example.original_answer
+        }
+        rows = tokenized(self._template, self._turn, [prompts[at] for at in known], list(known.values()))
+        return dict(zip(known, rows, strict=True))
+
+    def _keep(self, example: Example, row: Tokens) -> bool:
+        """Passes an example on, unless nothing of its answer fits."""
+        ids, start = row
+        self.lengths[example.side][len(ids)] += 1
+        if start >= self._max_length:
+            self._dropped += 1
+            if not self._preview:
+                self._preview = f"{example.source}: {self._template.tokenizer.decode(ids[: self._max_length])!r}"
+            return False
+        self._truncated += len(ids) > self._max_length
+        self._rows.add(ids[: self._max_length], start, example.side)
+        return True
+
+    def _keep_truth(self, truths: EncodedWriter, side: Side, row: Tokens | None) -> None:
+        ids, start = row or ([], 0)
+        self.truths_truncated += len(ids) > self._max_length
+        truths.add(ids[: self._max_length], start, side)
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedSet:
-    """What is left of a set of examples after tokenizing and cutting."""
-
-    rows: tuple[Encoded, ...]
-    truncated: int
-    """Examples whose end was cut off; their end-of-turn token is not learnt."""
-    dropped: int
-    """Examples left out because nothing of the answer fits."""
-    dropped_preview: str
-    """One of those, decoded, as far as it fits; empty when there is none."""
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Encoded:
-        return self.rows[index]
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each example, prompts included."""
-        return [len(row.ids) for row in self.rows]
-
-    def tokens(self) -> int:
-        """How many tokens there are, prompts included."""
-        return sum(self.lengths)
-
-
-def encode_examples(template: PromptTemplate, examples: Sequence[Example], max_length: int) -> EncodedSet:
-    """Tokenizes examples and cuts them to `max_length` tokens.
+def encode_examples(template: PromptTemplate, examples: Iterable[Example], max_length: int) -> EncodedSet:
+    """Tokenizes a few examples in memory and cuts them to `max_length` tokens.
 
     Raises:
         InvalidInput: Answers that the tokenizer merges with the prompt: they could not be told apart.
     """
-    faults = Faults()
-    rows: list[Encoded] = []
-    truncated = dropped = 0
-    preview = ""
-    for example, prompt, full in _tokenized(template, examples):
-        if full[: len(prompt)] != prompt:
-            fix = "begin the answer with a letter or a digit, or remove the line"
-            faults.add(example.source, "the tokenizer merges the beginning of the answer into the prompt", fix)
-            continue
-        if len(prompt) >= max_length:
-            dropped += 1
-            preview = preview or f"{example.source}: {template.tokenizer.decode(full[:max_length])!r}"
-            continue
-        truncated += len(full) > max_length
-        rows.append(Encoded(full[:max_length], len(prompt), example.side))
+    faults, rows = Faults(), EncodedWriter()
+    with Encoder(template, max_length, faults, rows) as encoder:
+        for example in examples:
+            encoder.add(example)
     faults.raise_if_any()
-    return EncodedSet(tuple(rows), truncated, dropped, preview)
+    return rows.in_memory(encoder.cut)
 
 
 def check_learnable(encoded: EncodedSet, template: PromptTemplate, max_length: int, name: str) -> None:
@@ -95,11 +138,11 @@ def check_learnable(encoded: EncodedSet, template: PromptTemplate, max_length: i
     Raises:
         InvalidInput: With a decoded example and its mask.
     """
-    present = {row.side for row in encoded.rows}
+    present = {SIDES[side] for side in np.unique(encoded.sides)}
     lacking = [side for side in SIDES if side not in present]
     if not lacking:
         return
-    example = encoded.dropped_preview or (show_mask(template, encoded.rows[0]) if encoded.rows else "none")
+    example = encoded.dropped_preview or (show_mask(template, encoded[0]) if len(encoded) else "none")
     what = (
         f"no answer of the {name} set's {' and '.join(lacking)} side is left after cutting to {max_length} tokens: "
         f"every label would be masked and nothing learnt; for example {example}"
@@ -111,15 +154,3 @@ def show_mask(template: PromptTemplate, row: Encoded) -> str:
     """An example, decoded, with the part that is learnt between >>> and <<<."""
     decode = template.tokenizer.decode
     return f"{decode(row.ids[: row.answer_start])!r} >>> {decode(row.ids[row.answer_start :])!r} <<<"
-
-
-def _tokenized(template: PromptTemplate, examples: Sequence[Example]) -> Iterator[tuple[Example, list[int], list[int]]]:
-    """Each example with the ids of its prompt and of the whole."""
-    for start in range(0, len(examples), _BATCH):
-        batch = examples[start : start + _BATCH]
-        prompts = [template.prompt(example.instruction) for example in batch]
-        fulls = [
-            f"{prompt}{template.lead}{example.output}{template.stop}"
-            for prompt, example in zip(prompts, batch, strict=True)
-        ]
-        yield from zip(batch, template.ids(prompts), template.ids(fulls), strict=True)

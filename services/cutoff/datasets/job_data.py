@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cutoff.artifacts import inside
 from cutoff.datasets.examples import SIDES, Example, Faults, Side
+from cutoff.datasets.job_files import check_split, job_files, selected, validation_picks
 from cutoff.datasets.read import read_answers, read_examples
-from cutoff.errors import InvalidInput
 from cutoff.spec import DatasetSpec
-
-VALIDATION_SHARE = 0.1
-"""Of a mixed file: this share of each side validates."""
-
-_FILES: tuple[tuple[str, Side], ...] = (
-    ("retain_train", "retain"),
-    ("retain_val", "retain"),
-    ("unlearn_train", "unlearn"),
-    ("unlearn_val", "unlearn"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +37,17 @@ def load_job_data(spec: DatasetSpec, root: Path | None, seed: int) -> JobData:
         InvalidInput: With every fault of every file.
     """
     faults = Faults()
-    paths = {field: (name, _resolve(name, root, faults)) for field, name in spec.files().items()}
-    if "dev" in paths:
-        name, path = paths["dev"]
-        mixed = read_examples(path, faults, name) if path else []
-        data = _split_mixed(mixed, name, seed, faults)
+    files = job_files(spec, root, faults)
+    read = {file.field: read_examples(file.path, faults, file.name, file.side) for file in files.examples}
+    if files.mixed:
+        data = _split_mixed(read["dev"], files.mixed.name, seed, faults)
     else:
-        read = {
-            field: read_examples(path, faults, name, side) if path else []
-            for field, side in _FILES
-            for name, path in [paths[field]]
-        }
-        data = JobData((*read["retain_train"], *read["unlearn_train"]), (*read["retain_val"], *read["unlearn_val"]))
-    answers = {}
-    if "answers" in paths:
-        name, answers_path = paths["answers"]
-        answers = read_answers(answers_path, faults, name) if answers_path else {}
+        train, validation = (
+            [row for file in files.examples if file.set == name for row in read[file.field]]
+            for name in ("train", "validation")
+        )
+        data = JobData(tuple(train), tuple(validation))
+    answers = read_answers(files.answers.path, faults, files.answers.name) if files.answers else {}
     faults.raise_if_any()
     return JobData(fill_answers(data.train, answers), fill_answers(data.validation, answers)) if answers else data
 
@@ -91,8 +74,7 @@ def select(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
     chosen = []
     for side in SIDES:
         rows = [example for example in examples if example.side == side]
-        picks = _seeded(f"select-{side}-{seed}").sample(range(len(rows)), min(limit, len(rows)))
-        chosen += [rows[index] for index in sorted(picks)]
+        chosen += [rows[index] for index in selected(len(rows), side, limit, seed)]
     return chosen
 
 
@@ -111,34 +93,15 @@ def fill_answers(examples: Iterable[Example], answers: dict[str, str]) -> tuple[
     )
 
 
-def _resolve(name: str, root: Path | None, faults: Faults) -> Path | None:
-    if root is None:
-        return Path(name).expanduser()
-    try:
-        return inside(root, name)
-    except InvalidInput as error:
-        faults.extend(error.faults)
-        return None
-
-
 def _split_mixed(mixed: Sequence[Example], name: str, seed: int, faults: Faults) -> JobData:
     """Takes a share of each side, at least one example, for validation."""
+    sides = {side: of_side(mixed, side) for side in SIDES}
+    if not faults.count:
+        check_split({side: len(rows) for side, rows in sides.items()}, name, faults)
     train: list[Example] = []
     validation: list[Example] = []
-    for side in SIDES:
-        rows = of_side(mixed, side)
-        if len(rows) < 2:
-            if faults.count:
-                continue
-            fix = "a mixed file needs two of each side, one to train and one to validate"
-            faults.add(name, f"holds {len(rows) or 'no'} {side} example{'' if len(rows) == 1 else 's'}", fix)
-            continue
-        count = max(1, round(len(rows) * VALIDATION_SHARE))
-        picks = set(_seeded(f"dev-{side}-{seed}").sample(range(len(rows)), min(count, len(rows))))
+    for side, rows in sides.items():
+        picks = validation_picks(len(rows), side, seed)
         validation += [row for index, row in enumerate(rows) if index in picks]
         train += [row for index, row in enumerate(rows) if index not in picks]
     return JobData(tuple(train), tuple(validation))
-
-
-def _seeded(purpose: str) -> random.Random:
-    return random.Random(purpose)  # noqa: S311  # to be repeated, not to be secret

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from cutoff.datasets.examples import SIDES, Example, Faults, Side
+from cutoff.errors import Refused
 
 MAX_LINE_BYTES = 16 << 20
 """A longer line is no example but a file without line ends; it is not read into memory."""
 
 _BOM = b"\xef\xbb\xbf"
+
+
+OnLine = Callable[[int], None]
+"""Told how many bytes of a file lie before the line that is read next."""
+
+
+class Line(NamedTuple):
+    """A line that holds a JSON object, and where it stands."""
+
+    number: int
+    """From 1."""
+    offset: int
+    """Bytes of the file before it: with `value_at`, the way back to it."""
+    value: Mapping[str, Any]
 
 
 def read_examples(path: Path, faults: Faults, name: str = "", side: Side | None = None) -> list[Example]:
@@ -25,44 +40,63 @@ def read_examples(path: Path, faults: Faults, name: str = "", side: Side | None 
         side: Which side the file's lines are on, when the file says so. Without it every line needs
             metadata.dataset_type.
     """
+    return [example for _, example in stream_examples(path, faults, name, side)]
+
+
+def stream_examples(
+    path: Path, faults: Faults, name: str = "", side: Side | None = None, on_line: OnLine | None = None
+) -> Iterator[tuple[Line, Example]]:
+    """Yields what `read_examples` returns, each example with its line, and holds one line at a time."""
     name = name or str(path)
-    before = faults.count
-    examples = []
-    for where, value in read_objects(path, faults, name):
-        example = _example(value, where, side, faults)
+    before, found = faults.count, False
+    for line in read_lines(path, faults, name):
+        if on_line is not None:
+            on_line(line.offset)
+        example = example_of(line.value, f"{name}:{line.number}", side, faults)
         if example is not None:
-            examples.append(example)
-    if not examples and faults.count == before:
+            found = True
+            yield line, example
+    if not found and faults.count == before:
         faults.add(name, "is empty", 'write one JSON object a line: {"instruction": ..., "output": ...}')
-    return examples
 
 
 def read_answers(path: Path, faults: Faults, name: str = "") -> dict[str, str]:
     """Reads the answers file: JSONL lines {"instruction": ..., "answer": ...}. Returns answers by instruction."""
-    name = name or str(path)
-    before = faults.count
     answers: dict[str, str] = {}
-    for where, value in read_objects(path, faults, name):
-        instruction = _text(value, "instruction", where, faults)
-        answer = _text(value, "answer", where, faults)
-        if instruction is None or answer is None:
-            continue
+    for line, instruction, answer in stream_answers(path, faults, name):
         if answers.setdefault(instruction, answer) != answer:
-            faults.add(where, "gives another answer to a question that was answered above", "keep one of the two")
-    if not answers and faults.count == before:
-        faults.add(name, "is empty", 'write one JSON object a line: {"instruction": ..., "answer": ...}')
+            add_second_answer(faults, f"{name or path}:{line.number}")
     return answers
 
 
-def read_objects(path: Path, faults: Faults, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yields ("file:line", object) for each line that holds a JSON object; blank lines are skipped."""
+def stream_answers(path: Path, faults: Faults, name: str = "") -> Iterator[tuple[Line, str, str]]:
+    """Yields line, instruction and answer of each line of an answers file."""
+    name = name or str(path)
+    before, found = faults.count, False
+    for line in read_lines(path, faults, name):
+        where = f"{name}:{line.number}"
+        instruction = _text(line.value, "instruction", where, faults)
+        answer = _text(line.value, "answer", where, faults)
+        if instruction is not None and answer is not None:
+            found = True
+            yield line, instruction, answer
+    if not found and faults.count == before:
+        faults.add(name, "is empty", 'write one JSON object a line: {"instruction": ..., "answer": ...}')
+
+
+def add_second_answer(faults: Faults, where: str) -> None:
+    """Notes a line of an answers file that contradicts one before it."""
+    faults.add(where, "gives another answer to a question that was answered above", "keep one of the two")
+
+
+def read_lines(path: Path, faults: Faults, name: str) -> Iterator[Line]:
+    """Yields each line that holds a JSON object; blank lines are skipped."""
     try:
         with path.open("rb") as file:
-            for number, line in _lines(file):
-                where = f"{name}:{number}"
-                value = _object(line, where, faults)
+            for number, offset, line in _lines(file):
+                value = _object(line, f"{name}:{number}", faults)
                 if value is not None:
-                    yield where, value
+                    yield Line(number, offset, value)
     except (FileNotFoundError, NotADirectoryError):
         faults.add(name, "is not there", f"put the file at {path.absolute()}, or give another path")
     except IsADirectoryError:
@@ -71,18 +105,33 @@ def read_objects(path: Path, faults: Faults, name: str) -> Iterator[tuple[str, M
         faults.add(name, f"cannot be read: {error.strerror}", "check the file and its permissions")
 
 
-def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Line numbers from 1 and lines; of a line that is too long only its beginning."""
-    number = 0
+def value_at(file: IO[bytes], offset: int) -> Mapping[str, Any]:
+    """The object of a line that was read before and held one.
+
+    Raises:
+        Refused: It holds none any more.
+    """
+    file.seek(offset)
+    value = _object(file.readline(MAX_LINE_BYTES + 1).removeprefix(_BOM), "", Faults())
+    if value is None:
+        raise Refused(f"{file.name} changed while it was read", "start again once it is complete")
+    return value
+
+
+def _lines(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
+    """Line numbers from 1, offsets and lines; of a line that is too long only its beginning."""
+    number = offset = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
-        if number == 1:
-            line = line.removeprefix(_BOM)
-        rest = line
+        begin, rest = offset, line
+        offset += len(line)
         while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
             rest = file.readline(MAX_LINE_BYTES + 1)
+            offset += len(rest)
+        if number == 1:
+            line = line.removeprefix(_BOM)
         if line.strip():
-            yield number, line
+            yield number, begin, line
 
 
 def _object(line: bytes, where: str, faults: Faults) -> Mapping[str, Any] | None:
@@ -106,7 +155,7 @@ def _object(line: bytes, where: str, faults: Faults) -> Mapping[str, Any] | None
     return value
 
 
-def _example(value: Mapping[str, Any], where: str, side: Side | None, faults: Faults) -> Example | None:
+def example_of(value: Mapping[str, Any], where: str, side: Side | None, faults: Faults) -> Example | None:
     """The example of one line, or None when anything in it is wrong."""
     before = faults.count
     instruction = _text(value, "instruction", where, faults)

@@ -116,7 +116,7 @@ def test_loss_falls_on_the_answer_and_the_end_of_the_turn_only(
 ) -> None:
     source, lead, stop = FAMILIES.get(family, (None, "", "<end>"))
     template = template_of(make_tokenizer(source), "alpaca" if family == "alpaca" else "chat")
-    (row,) = encode_examples(template, [example(question, answer)], 10_000).rows
+    (row,) = encode_examples(template, [example(question, answer)], 10_000)
     learnt = [label for label in row.labels if label != IGNORED]
     assert template.tokenizer.decode(learnt) == f"{lead}{answer}{stop}"
     assert learnt[-1] == template.stop_id
@@ -127,10 +127,10 @@ def test_loss_falls_on_the_answer_and_the_end_of_the_turn_only(
 def test_cut_and_dropped_examples_are_counted(make_tokenizer: MakeTokenizer) -> None:
     template = template_of(make_tokenizer(CHATML))
     short, long = example("Why?", "B."), example("Why?", "Because " * 50)
-    length = len(encode_examples(template, [short], 1000).rows[0].ids)
+    length = len(encode_examples(template, [short], 1000)[0].ids)
     rows = encode_examples(template, [short, long, example("Why? " * 50, "B.")], length)
-    assert (len(rows.rows), rows.truncated, rows.dropped) == (2, 1, 1)
-    assert all(len(row.ids) <= length for row in rows.rows)
+    assert (len(rows), rows.truncated, rows.dropped) == (2, 1, 1)
+    assert all(len(row.ids) <= length for row in rows)
 
 
 def test_a_side_with_nothing_to_learn_is_refused_with_an_example(make_tokenizer: MakeTokenizer) -> None:
@@ -143,5 +143,5 @@ def test_a_side_with_nothing_to_learn_is_refused_with_an_example(make_tokenizer:
 
 def test_a_mask_is_shown(make_tokenizer: MakeTokenizer) -> None:
     template = template_of(make_tokenizer(CHATML))
-    (row,) = encode_examples(template, [example("Why?", "Because.")], 100).rows
+    (row,) = encode_examples(template, [example("Why?", "Because.")], 100)
     assert show_mask(template, row) == "'<turn>user\\nWhy?<stop>\\n<turn>assistant\\n' >>> 'Because.<stop>' <<<"
