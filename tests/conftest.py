@@ -16,7 +16,12 @@ from cutoff.demo import create
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec import JobSpec, load_job_yaml
 
-pytest_plugins = ["tests.fixtures.bpe_tokenizer", "tests.fixtures.openai_server", "tests.fixtures.tiny_model"]
+pytest_plugins = [
+    "tests.fixtures.bpe_tokenizer",
+    "tests.fixtures.hub_server",
+    "tests.fixtures.openai_server",
+    "tests.fixtures.tiny_model",
+]
 
 SMALL_WORLD = 24
 """Facts of a world that is only there to be worked on: its scores say nothing."""

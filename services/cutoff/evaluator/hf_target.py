@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from cutoff.datasets import PromptTemplate, template_of
 from cutoff.errors import Fault, InvalidInput, OutOfMemory
 from cutoff.evaluator.targets import Reply
-from cutoff.hub import check_model_folder, load_tokenizer, resolve_base_model, tokenizer_files
+from cutoff.hub import check_model_folder, load_tokenizer, resolve_base_model, tokenizer_files, trusts_remote_code
 from cutoff.stage.report import Reporter
 
 BATCH = 64
@@ -154,7 +154,11 @@ def _load_model(folder: Path, device: str) -> PreTrainedModel:
     # float32 on a CPU: few of them compute in 16 bit, and the rest take several times as long.
     dtype = torch.float32 if device == "cpu" else "auto"
     model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        folder,
+        dtype=dtype,
+        local_files_only=True,
+        trust_remote_code=trusts_remote_code(folder),
+        use_safetensors=True,
     )
     loaded: PreTrainedModel = model.to(torch.device(device)).eval()
     return loaded

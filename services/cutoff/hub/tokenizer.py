@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutoff.errors import Refused
+from cutoff.hub.remote_code import trusts_remote_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,13 +22,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
+            folder, trust_remote_code=trusts_remote_code(folder), local_files_only=True
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         first = str(error).strip().partition("\n")[0]
         raise Refused(
             f"the tokenizer in {folder} cannot be loaded: {first}",
-            "the folder needs the model's tokenizer files; code of a model's own is never executed",
+            "the folder needs the model's tokenizer files; code of a model's own runs only if an operator allowed it",
         ) from error
     return tokenizer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -22,6 +23,8 @@ _NO_SCALING = "Unknown RoPE type: default"
 """What the script says of every model transformers 5 saved: it scales no positions, which is what is meant."""
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+_NO_CODE = {"HF_MODULES_CACHE": os.devnull}
+"""The script trusts any code beside a tokenizer; transformers must copy it here first, and cannot."""
 
 _UPDATE = "or give a newer llama.cpp by --llama_cpp_path (convert.llama_cpp_path in job.yaml)"
 _CONVERT_REMEDIES = {
@@ -61,7 +64,7 @@ def convert(
             on_note(line)
 
     # A checkout of the user's own imports its own gguf-py, which may be newer than the one installed here.
-    environment = {**_OFFLINE, "PYTHONPATH": str(llama.folder / "gguf-py")}
+    environment = {**_OFFLINE, **_NO_CODE, "PYTHONPATH": str(llama.folder / "gguf-py")}
     script = [sys.executable, str(llama.convert_script), str(model), "--outfile", str(target), "--outtype", "f16"]
     what = f"converting {model} to GGUF"
     run_program([*script, "--model-name", name], what, on_line, environment, _CONVERT_REMEDIES)

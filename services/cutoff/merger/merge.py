@@ -21,7 +21,14 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from cutoff.artifacts import describe, publishing_folder, require_space, size_on_disk
 from cutoff.datasets import PromptTemplate, load_template
 from cutoff.errors import AlreadyExists, CheckFailed, Fault, InvalidInput, OutOfMemory, Refused
-from cutoff.hub import BaseModel, carry_tokenizer, check_model_folder, load_tokenizer, tokenizer_files
+from cutoff.hub import (
+    BaseModel,
+    carry_tokenizer,
+    check_model_folder,
+    load_tokenizer,
+    tokenizer_files,
+    trusts_remote_code,
+)
 from cutoff.merger.adapter import check_adapter, stored_types
 from cutoff.merger.verify import Verified, compare, divergence, last_logits, probe_prompts, respond, tell
 from cutoff.stage.report import Reporter
@@ -194,7 +201,7 @@ def _load(folder: Path, plan: MergePlan, dtype: torch.dtype) -> PreTrainedModel:
             folder,
             dtype=dtype,
             use_safetensors=True,
-            trust_remote_code=False,
+            trust_remote_code=trusts_remote_code(folder),
             local_files_only=True,
         )
     except (OSError, ValueError, ImportError) as error:
