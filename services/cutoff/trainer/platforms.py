@@ -244,7 +244,7 @@ def with_override(platform: Platform, environment: Mapping[str, str]) -> Platfor
     if not value:
         return platform
     warning = (
-        f"{_OVERRIDE}={value} makes this GPU pose as another; wheels for ROCm 7 know gfx1151 without it (docs/gpu-host.md, "
-        "https://github.com/pytorch/pytorch/pull/164854)"
+        f"{_OVERRIDE}={value} makes this GPU pose as another; wheels for ROCm 7 know gfx1151 without it "
+        "(docs/gpu-host.md, https://github.com/pytorch/pytorch/pull/164854)"
     )
     return replace(platform, warnings=(*platform.warnings, warning))
