@@ -3,37 +3,45 @@
 Nothing here imports torch; transformers is imported when a tokenizer is loaded.
 """
 
+from cutoff.datasets.check import NEED_TRUE_ANSWERS, OnProgress, check_data, check_job, require_truths
 from cutoff.datasets.document import DOCUMENT_QUESTIONS
 from cutoff.datasets.encode import check_learnable, encode_examples, show_mask
 from cutoff.datasets.encoded import IGNORED, Encoded, EncodedSet
+from cutoff.datasets.encoded_job import PROBES_PER_SIDE, EncodedJob, load_encoded_job
 from cutoff.datasets.examples import SIDES, Example, InvalidData, Side
 from cutoff.datasets.job_data import JobData, fill_answers, load_examples, load_job_data, of_side, select
-from cutoff.datasets.prompts import (
-    PromptFormat,
-    PromptTemplate,
-    load_template,
-    template_of,
-)
+from cutoff.datasets.prompts import PromptFormat, PromptTemplate, load_template, template_of
+from cutoff.datasets.report import DataReport, Finding
 
 __all__ = [
     "DOCUMENT_QUESTIONS",
     "IGNORED",
+    "NEED_TRUE_ANSWERS",
+    "PROBES_PER_SIDE",
     "SIDES",
+    "DataReport",
     "Encoded",
+    "EncodedJob",
     "EncodedSet",
     "Example",
+    "Finding",
     "InvalidData",
     "JobData",
+    "OnProgress",
     "PromptFormat",
     "PromptTemplate",
     "Side",
+    "check_data",
+    "check_job",
     "check_learnable",
     "encode_examples",
     "fill_answers",
+    "load_encoded_job",
     "load_examples",
     "load_job_data",
     "load_template",
     "of_side",
+    "require_truths",
     "select",
     "show_mask",
     "template_of",

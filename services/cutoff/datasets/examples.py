@@ -56,6 +56,11 @@ class Faults:
         self._shown: list[Fault] = []
         self.count = 0
 
+    @property
+    def shown(self) -> tuple[Fault, ...]:
+        """The first of them."""
+        return tuple(self._shown)
+
     def add(self, where: str, what: str, fix: str) -> None:
         """Notes one fault."""
         self.count += 1
