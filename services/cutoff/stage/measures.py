@@ -30,7 +30,9 @@ MEMORY = _of_run("cutoff_run_memory_bytes", "Resident memory of a run's processe
 LEASED = _of_run("cutoff_device_leased", "1 while a run holds the device", "device")
 
 REPORTED = {
-    "cutoff_train_loss": _of_run("cutoff_train_loss", "Training loss of the newest step, in nats per answer token"),
+    "cutoff_train_step": _of_run("cutoff_train_step", "Optimizer steps done"),
+    "cutoff_train_remaining_seconds": _of_run("cutoff_train_remaining_seconds", "How long training will go on"),
+    "cutoff_train_loss": _of_run("cutoff_train_loss", "Training loss of the newest step; of sft in nats per token"),
     "cutoff_train_eval_loss": _of_run("cutoff_train_eval_loss", "Validation loss of the newest evaluation"),
     "cutoff_train_learning_rate": _of_run("cutoff_train_learning_rate", "Learning rate of the newest step"),
     "cutoff_train_tokens_per_second": _of_run(

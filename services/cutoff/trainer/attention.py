@@ -74,8 +74,10 @@ def fused_attention(
         The result, shape (1, T, heads, width), and no weights.
     """
     if softcap is not None:
-        window = {"sliding_window": sliding_window, "softcap": softcap}
-        return explicit_attention(_module, query, key, value, _mask, flat=flat, scaling=scaling, **window)
+        return explicit_attention(
+            _module, query, key, value, _mask,
+            flat=flat, scaling=scaling, sliding_window=sliding_window, softcap=softcap,
+        )  # fmt: skip
     mask = _window_mask(flat, sliding_window)
     mixed = functional.scaled_dot_product_attention(
         _rows(query, flat),

@@ -1,9 +1,13 @@
-"""Checkpoints on the disk: which there are, whether one is whole, and whether it belongs to a run."""
+"""Checkpoints on the disk: which there are, whether one is whole, and whether it belongs to a run.
+
+Nothing here imports torch; `cutoff.trainer.saving` writes and reads what is inside.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,14 @@ FINAL = "final"
 """The finished adapter's folder in a run."""
 
 _NAME = re.compile(r"^checkpoint-(\d+)$")
-_NEEDED = ("adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+STATE = "trainer_state.json"
+OPTIMIZER = "optimizer.safetensors"
+ADAPTER = "adapter_model.safetensors"
+
+KEPT = 3
+"""Older checkpoints are removed; the best one and the newest one always stay."""
+
+_NEEDED = (ADAPTER, "adapter_config.json", OPTIMIZER, STATE)
 _MANIFEST = "manifest.json"
 
 
@@ -111,17 +122,19 @@ def problems(checkpoint: Path) -> list[str]:
     ]
 
 
+def remove_old(folder: Path, best: Path | None) -> None:
+    """Removes all but the newest checkpoints of a run, and the best one."""
+    others = [path for path in checkpoints_in(folder) if path != best]
+    for path in others[KEPT - (best is not None) :]:
+        shutil.rmtree(path)
+
+
 def _differences(checkpoint: Path, plan: TrainingPlan) -> list[str]:
-    """How the run that made a checkpoint differs from a plan, as far as the adapter's configuration tells."""
-    config: dict[str, Any] = json.loads((checkpoint / "adapter_config.json").read_text("utf-8"))
-    wanted = {
-        "base_model_name_or_path": plan.model_name,
-        "revision": plan.revision,
-        "r": plan.spec.lora_r,
-        "lora_alpha": plan.spec.lora_alpha,
-    }
+    """How the run that made a checkpoint differs from a plan."""
+    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text("utf-8"))
+    then, now = state.get("recipe", {}), plan.recipe()
     return [
-        f"is of a run with {field} {config.get(field)}, not {value}"
-        for field, value in wanted.items()
-        if config.get(field) != value
+        f"is of a run with {field} {then.get(field)}, not {value}"
+        for field, value in now.items()
+        if then.get(field) != value
     ]

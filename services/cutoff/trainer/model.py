@@ -60,8 +60,14 @@ def available_devices() -> tuple[str, ...]:
     return ("cuda:0",) if torch.cuda.device_count() else ()  # is_available would wake the driver
 
 
-def load_base(path: Path, spec: TrainSpec, on: Hardware) -> PreTrainedModel:
-    """Loads the frozen base model; safetensors only, and no code of the model's own.
+def load_base(path: Path, spec: TrainSpec, on: Hardware, attention: str) -> PreTrainedModel:
+    """Loads the frozen base model onto its device; safetensors only, and no code of the model's own.
+
+    Args:
+        path: The model's folder.
+        spec: Says how weights are packed.
+        on: Where to.
+        attention: What transformers calls the attention.
 
     Raises:
         Refused: transformers cannot load it.
@@ -75,7 +81,8 @@ def load_base(path: Path, spec: TrainSpec, on: Hardware) -> PreTrainedModel:
             trust_remote_code=False,
             local_files_only=True,
             quantization_config=quantization,
-            device_map={"": str(on.device)} if quantization else None,
+            device_map={"": str(on.device)} if quantization or not on.on_cpu else None,
+            attn_implementation=attention,
         )
     except (OSError, ValueError, ImportError) as error:
         first = str(error).strip().partition("\n")[0]

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional
 from trl.trainer.utils import selective_log_softmax
@@ -20,6 +22,8 @@ from trl.trainer.utils import selective_log_softmax
 from cutoff.datasets import Encoded
 from cutoff.spec import StageSpec
 from cutoff.trainer.batches import Example, FlatBatch, Role, RoleSequence
+
+Booleans = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Answers:
 
 
 def grad_ascent(policy: Answers, _reference: Answers | None, _beta: float, _delta: float) -> torch.Tensor:
-    """The mean log pi of the true answer's tokens, lowered without bound: L_fgt of LLMU (arXiv 2310.10683, section 4)."""
+    """The mean log pi of the true answer's tokens: L_fgt of LLMU (arXiv 2310.10683, section 4). It has no bound."""
     return policy.summed / policy.lengths
 
 
@@ -135,6 +139,18 @@ class Objective:
             beta=stage.beta or own.beta,
             delta=own.delta if stage.delta is None else stage.delta,
         )
+
+    def uses(self, unlearn: Booleans, known: Booleans) -> Booleans:
+        """Which lines of the data are trained on, as booleans.
+
+        Args:
+            unlearn: Whether each is an unlearn line, rather than a retain line.
+            known: Whether its true answer is known.
+        """
+        if self.method == "sft":
+            return np.ones_like(unlearn)
+        forgotten: Booleans = unlearn & known
+        return forgotten if self.method == "grad_ascent" else np.logical_or(forgotten, ~unlearn)
 
     def example(self, taught: Encoded, truth: Encoded | None) -> Example:
         """What is trained on for one line of the data; nothing where the method leaves it out.

@@ -1,249 +1,413 @@
-"""The document's recipe: LoRA on every linear layer, supervised by the answers, with TRL and PEFT.
+"""The document's recipe: LoRA on every linear layer, taught by answers and refusals; then what further stages add.
 
 Read `train` top-down. It runs in a child process of the trainer service, or in the `finetune_temporal` command.
+The loop is our own (ADR 0009): it takes whole optimizer steps, so that it can go on from the last one when memory
+runs out, stop between two of them, and compute the same whatever the size of a micro-batch.
 """
 
 from __future__ import annotations
 
-import gc
 import json
-import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from datasets import Dataset, disable_progress_bars
-from transformers import PreTrainedModel, PrinterCallback
-from trl.trainer.sft_config import SFTConfig
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from peft import get_peft_model
 
 from cutoff.artifacts import describe, publishing, publishing_folder
-from cutoff.datasets import EncodedSet, PromptTemplate, check_learnable, encode_examples, load_template
-from cutoff.errors import OutOfMemory
+from cutoff.datasets import SIDES, EncodedSet, PromptTemplate, check_learnable, load_template
+from cutoff.datasets.encode import Encoder
+from cutoff.datasets.encoded import EncodedWriter
+from cutoff.datasets.examples import Faults
+from cutoff.errors import TrainingDiverged
 from cutoff.hub import PROBE_QUESTIONS, carry_tokenizer
 from cutoff.stage.report import Counter, Reporter
+from cutoff.stage.stopping import noting_stops
 from cutoff.telemetry import quiet_libraries
-from cutoff.trainer.checkpoints import FINAL, check_folder, check_resumable, newest_valid, step_of
-from cutoff.trainer.model import OOM_REMEDY, Hardware, hardware, is_out_of_memory, load_base, lora_config
-from cutoff.trainer.order import StepOrder
-from cutoff.trainer.plan import KEPT_CHECKPOINTS, Batches, TrainingPlan, intervals
+from cutoff.trainer import attention
+from cutoff.trainer.batches import Example
+from cutoff.trainer.checkpoints import FINAL, check_folder, check_resumable, newest_valid, remove_old, step_of
+from cutoff.trainer.dropout import draw_fewer_bits
+from cutoff.trainer.journal import CURVE, Journal, draw, journal
+from cutoff.trainer.learner import Learner, StepResult
+from cutoff.trainer.measures import Measures
+from cutoff.trainer.model import hardware, load_base, lora_config
+from cutoff.trainer.objectives import Objective
+from cutoff.trainer.plan import TrainingPlan
 from cutoff.trainer.prepare import length_warnings, probe_questions
-from cutoff.trainer.sft import AdapterTrainer, save_adapter
+from cutoff.trainer.ranks import Ranks
+from cutoff.trainer.saving import Progress, Saved, load_adapter, load_checkpoint, save_adapter, save_checkpoint
+from cutoff.trainer.schedule import Intervals, Lines, Schedule, Step, intervals
 
-_LEAST_EVALUATION_BATCH = 8
+_FALLING_BY = 0.2
+"""The share of a run by which its loss should have fallen."""
+_LOSSES_COMPARED = 5
+"""Steps whose mean loss stands for the beginning, and for now."""
+_MEASURED_WITH = 4
+"""Examples with which the memory of a token is measured."""
+
+BAD_BATCH = "diverged.json"
+_NOT_FALLING = (
+    "the loss has not fallen in the first fifth of the run ({first:.3f}, now {now:.3f}): consider a higher learning "
+    "rate (--learning_rate 5e-4), more epochs, and whether the data is what it should be (cutoff check)"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What a finished run delivered. Losses are means per answer token, in nats."""
+    """What a finished run delivered. Losses are the objective's; for sft the mean per answer token, in nats."""
 
     adapter: Path
     best_checkpoint: str
     train_loss: float
     eval_loss: float
-    """Of the best checkpoint, which is what `adapter` holds."""
+    """Of the best checkpoint of the last stage, which is what `adapter` holds."""
     steps: int
+    epoch: float
+    """Passes over the data, all stages together."""
     seconds: float
     tokens: int
-    """Tokens trained on, prompts included and padding not."""
-    batch_size: int
-    gradient_accumulation_steps: int
+    """Tokens trained on, prompts included; there is no padding."""
+    examples_per_step: int
+    micro_batch_tokens: int
+    """The most tokens in a forward pass, in the end."""
+    activations_recomputed: bool
+    stopped_early: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Inputs:
-    """What does not change when a run is started again with a smaller micro-batch."""
+class _Data:
+    """The two sets as token ids, each with the true answers of its unlearn questions."""
 
     template: PromptTemplate
     train: EncodedSet
+    train_truths: EncodedSet
     validation: EncodedSet
-    hardware: Hardware
+    validation_truths: EncodedSet
+
+    def example(self, objective: Objective, line: int) -> Example:
+        """What an objective trains on for a line of the training set."""
+        return objective.example(self.train[line], self.train_truths[line])
+
+    def usable(self, objective: Objective) -> Lines:
+        """The lines of the training set an objective trains on."""
+        unlearn = np.asarray(self.train.sides) == SIDES.index("unlearn")
+        return np.flatnonzero(objective.uses(unlearn, np.asarray(self.train_truths.lengths) > 0))
+
+    def validating(self, objective: Objective) -> list[Example]:
+        """What an objective is measured on."""
+        lines = range(len(self.validation))
+        examples = (objective.example(self.validation[line], self.validation_truths[line]) for line in lines)
+        return [example for example in examples if example]
 
 
-def train(plan: TrainingPlan, report: Reporter) -> TrainingResult:
-    """Trains an adapter and publishes it as `final` in the plan's folder, with the two result files.
+def train(plan: TrainingPlan, report: Reporter, ranks: Ranks = Ranks()) -> TrainingResult:  # noqa: B008 - immutable
+    """Trains an adapter and publishes it as `final` in the plan's folder, with the result files.
 
-    Out of memory, the run goes on from its newest checkpoint with half the micro-batch and the same examples in
-    an optimizer step.
+    Asked to stop (SIGTERM, or Ctrl-C), it first writes a checkpoint.
 
     Raises:
         AlreadyExists: The folder holds a finished adapter, or checkpoints of another run.
         InvalidInput: Nothing would be learnt, or the checkpoint to go on from does not fit.
         OutOfMemory: Not even one example at a time fits.
-        TrainingDiverged: The loss is not a number any more.
+        TrainingDiverged: The loss is not a number any more; the batch is kept beside the checkpoints.
     """
-    check_folder(plan.folder, plan.resume_from)
+    started = time.monotonic()
+    if ranks.first:
+        check_folder(plan.folder, plan.resume_from)
     if plan.resume_from is not None:
         check_resumable(plan.resume_from, plan)
     with quiet_libraries(lambda line: report.log(line, "DEBUG")):
-        disable_progress_bars()
-        inputs = _inputs(plan, report)
-        batches: Batches | None = Batches(plan.spec.batch_size, plan.spec.gradient_accumulation_steps)
-        resume = plan.resume_from
-        while batches is not None:
-            result = _train_unless_too_large(plan, inputs, batches, resume, report)
-            if result is not None:
-                return result
-            _release_memory()
-            batches = batches.halved()
-            resume = newest_valid(plan.folder) or plan.resume_from
-            if batches is not None:
-                since = f"from {resume.name}" if resume else "from the start"
-                report.warn(
-                    f"out of memory; going on {since} with {batches.size} examples in a micro-batch "
-                    f"and {batches.accumulation} micro-batches in a step"
-                )
-    raise OutOfMemory(f"training {plan.model_name} does not fit, not even one example at a time", OOM_REMEDY)
+        data = _encode(plan, report)
+        objectives = [Objective.of(stage) for stage in plan.spec.stages]
+        schedule = Schedule(plan.spec, [data.usable(objective) for objective in objectives])
+        learner = _load(plan, report, ranks)
+        saved = Saved(Progress())
+        if plan.resume_from is not None:
+            saved = load_checkpoint(plan.resume_from, learner.model, learner.optimizer)
+        run = _Run(plan, report, ranks, data, objectives, schedule, learner, saved.progress)
+        options = plan.recipe()
+        trackers = plan.spec.report_to if ranks.first else ()
+        with (
+            noting_stops() as stopping,
+            journal(plan.folder, saved.records, trackers, plan.name or plan.folder.name, options) as kept,
+            report.phase("training", "step", schedule.total) as steps,
+        ):
+            finished = run.loop(steps, kept, stopping)
+        assert finished, "the signal that stopped the run has taken effect"
+        return run.publish(kept.records, time.monotonic() - started)
 
 
-def _inputs(plan: TrainingPlan, report: Reporter) -> _Inputs:
+def _encode(plan: TrainingPlan, report: Reporter) -> _Data:
     """Tokenizes everything; refuses data from which nothing would be learnt."""
     template = load_template(plan.model_path, plan.spec.prompt_format)
     limit = plan.spec.max_seq_length
-    encoded = {
-        name: encode_examples(template, examples, limit)
-        for name, examples in (("training", plan.data.train), ("validation", plan.data.validation))
-    }
-    for name, rows in encoded.items():
+    encoded = {}
+    for name, examples in (("training", plan.data.train), ("validation", plan.data.validation)):
+        faults, rows, truths = Faults(), EncodedWriter(), EncodedWriter()
+        with Encoder(template, limit, faults, rows, truths) as encoder:
+            for example in examples:
+                encoder.add(example)
+        faults.raise_if_any()
+        encoded[name] = (rows.in_memory(encoder.cut), truths.in_memory(encoder.cut))
+    for name, (rows, _) in encoded.items():
         check_learnable(rows, template, limit, name)
         for line in length_warnings(rows, limit, name):
             report.warn(line)
-    return _Inputs(template, encoded["training"], encoded["validation"], hardware(plan.devices))
+    return _Data(template, *encoded["training"], *encoded["validation"])
 
 
-def _train_unless_too_large(
-    plan: TrainingPlan, inputs: _Inputs, batches: Batches, resume: Path | None, report: Reporter
-) -> TrainingResult | None:
-    """Trains once; None when memory did not suffice."""
-    try:
-        return _train_once(plan, inputs, batches, resume, report)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        report.log(f"{error}", "DEBUG")
-        return None
-
-
-def _train_once(
-    plan: TrainingPlan, inputs: _Inputs, batches: Batches, resume: Path | None, report: Reporter
-) -> TrainingResult:
-    started = time.monotonic()
+def _load(plan: TrainingPlan, report: Reporter, ranks: Ranks) -> Learner:
+    """Loads the base model and puts an untrained adapter on it."""
     report.log(f"loading {plan.model_name}")
-    model = load_base(plan.model_path, plan.spec, inputs.hardware)
-    with report.phase("training", "step", batches.steps(len(inputs.train.rows), plan.spec.epochs)) as steps:
-        steps.start_at(step_of(resume) if resume else 0)
-        trainer = _trainer(plan, inputs, batches, model, report=report, steps=steps)
-        metrics = trainer.train(resume_from_checkpoint=str(resume) if resume else None).metrics
-    best = trainer.state.best_model_checkpoint or ""
-    evaluation = _best_evaluation(trainer.state.log_history, trainer.state.best_global_step)
-    result = TrainingResult(
-        adapter=plan.folder / FINAL,
-        best_checkpoint=Path(best).name,
-        train_loss=metrics["train_loss"],
-        eval_loss=evaluation["eval_loss"],
-        steps=trainer.state.global_step,
-        seconds=round(time.monotonic() - started, 2),
-        tokens=int(max((entry.get("num_tokens", 0) for entry in trainer.state.log_history), default=0)),
-        batch_size=batches.size,
-        gradient_accumulation_steps=batches.accumulation,
-    )
-    summary = {**asdict(result), "adapter": FINAL}
-    _publish(plan, inputs, trainer.model, {**metrics, **summary}, evaluation)
-    report.artifact("adapter", describe(result.adapter))
-    return result
+    on = hardware(plan.devices)
+    name = attention.implementation(plan.spec.attention, on.device)
+    base = load_base(plan.model_path, plan.spec, on, name)
+    torch.manual_seed(plan.spec.seed)
+    model = get_peft_model(base, lora_config(plan.spec))
+    if on.on_cpu:
+        draw_fewer_bits(model)
+    model.train()
+
+    def on_memory(what: str) -> None:
+        report.warn(f"out of memory; the step is repeated with {what}, and the same examples in it")
+
+    return Learner(model, on, name, ranks, on_memory)
 
 
-def _trainer(
-    plan: TrainingPlan, inputs: _Inputs, batches: Batches, model: PreTrainedModel, report: Reporter, steps: Counter
-) -> AdapterTrainer:
-    tokenizer = inputs.template.tokenizer
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    trainer = AdapterTrainer(
-        model=model,
-        args=_arguments(plan, inputs, batches),
-        train_dataset=_dataset(inputs.train),
-        eval_dataset=_dataset(inputs.validation, by_length=True),
-        processing_class=tokenizer,
-        data_collator=DataCollatorForLanguageModeling(pad_token_id=pad or 0),
-        peft_config=lora_config(plan.spec),
-        folder=plan.folder,
-        report=report,
-        steps=steps,
-        order=StepOrder([len(row.ids) for row in inputs.train.rows], batches.per_step, plan.spec.seed),
-    )
-    trainer.remove_callback(PrinterCallback)
-    adapted: Any = trainer.model
-    adapter = adapted.peft_config["default"]
-    adapter.base_model_name_or_path, adapter.revision = plan.model_name, plan.revision
-    return trainer
+class _Run:
+    """A run between its first step and its last."""
 
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        report: Reporter,
+        ranks: Ranks,
+        data: _Data,
+        objectives: Sequence[Objective],
+        schedule: Schedule,
+        learner: Learner,
+        progress: Progress,
+    ) -> None:
+        self._plan = plan
+        self._report = report
+        self._ranks = ranks
+        self._data = data
+        self._objectives = objectives
+        self._schedule = schedule
+        self._learner = learner
+        self._progress = progress
+        self._intervals: Intervals = intervals(schedule.total, plan.spec.eval_steps, plan.spec.save_steps)
+        self._measures = Measures(report, learner.model, learner.device, schedule.total)
+        self._validating = [data.validating(objective) for objective in objectives]
+        self._first_losses: list[float] = []
+        self._stopped_early = False
 
-def _arguments(plan: TrainingPlan, inputs: _Inputs, batches: Batches) -> SFTConfig:
-    spec, on = plan.spec, inputs.hardware
-    total = batches.steps(len(inputs.train.rows), spec.epochs)
-    every = intervals(total, spec.eval_steps, spec.save_steps)
-    return SFTConfig(
-        output_dir=str(plan.folder),
-        num_train_epochs=spec.epochs,
-        per_device_train_batch_size=batches.size,
-        per_device_eval_batch_size=max(batches.size, _LEAST_EVALUATION_BATCH),
-        gradient_accumulation_steps=batches.accumulation,
-        learning_rate=spec.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(total * spec.warmup_ratio),
-        eval_strategy="steps",
-        eval_steps=every.evaluate,
-        save_strategy="steps",
-        save_steps=every.save,
-        save_total_limit=KEPT_CHECKPOINTS,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        activation_checkpointing=not on.on_cpu,
-        bf16=on.dtype == torch.bfloat16,
-        fp16=on.dtype == torch.float16,
-        use_cpu=on.on_cpu,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        disable_tqdm=True,
-        report_to=list(spec.report_to) or "none",
-        run_name=plan.folder.name,
-        seed=spec.seed,
-    )
+    def loop(self, steps: Counter, kept: Journal, stopping: Callable[[], bool]) -> bool:
+        """Takes the steps that are left; False if it was stopped, after writing a checkpoint."""
+        steps.start_at(self._progress.step)
+        self._fit_memory()
+        while self._progress.step < self._schedule.total and not self._stopped_early:
+            step = self._schedule.step(self._progress.step)
+            self._enter_stage(step)
+            result = self._take(step)
+            steps.at(self._progress.step, result.loss)
+            kept.add(self._record(step, result))
+            self._warn_unless_falling(result.loss, step)
+            if self._due(self._intervals.evaluate) and self._evaluate(kept, stopping):
+                self._save(kept)
+            if self._ranks.any(stopping()):
+                self._save(kept, evaluated=False)
+                return False
+        return True
 
+    def _fit_memory(self) -> None:
+        """Chooses the micro-batch: measured with the longest examples of each stage."""
+        lengths = np.asarray(self._data.train.lengths)
+        samples = []
+        for objective in self._objectives:
+            lines = self._data.usable(objective)
+            longest = lines[np.argsort(lengths[lines])[-_MEASURED_WITH:]]
+            samples.append((objective, [self._data.example(objective, int(line)) for line in longest]))
+        self._learner.fit_memory(samples, int(lengths.max()), self._plan.spec.memory_budget_gib)
+        fitted = self._learner.micro_batch
+        recomputed = ", activations recomputed" if fitted.recompute else ""
+        self._report.log(
+            f"{self._schedule.total} steps of {self._schedule.examples_per_step} examples, "
+            f"at most {fitted.most_tokens} tokens at a time{recomputed}"
+        )
 
-def _dataset(rows: EncodedSet, by_length: bool = False) -> Dataset:
-    """What TRL takes: ids and labels. By length where order does not matter, which saves padding."""
-    ordered = sorted(rows.rows, key=lambda row: len(row.ids)) if by_length else rows.rows
-    return Dataset.from_dict({"input_ids": [row.ids for row in ordered], "labels": [row.labels for row in ordered]})
+    def _enter_stage(self, step: Step) -> None:
+        """At the beginning of a later stage the optimizer and the search for the best checkpoint start anew."""
+        stage = self._schedule.stages[step.stage]
+        if step.number != stage.first:
+            return
+        if len(self._objectives) > 1:
+            self._report.log(f"stage {step.stage + 1} of {len(self._objectives)}: {stage.spec.method}")
+        if step.stage > 0:
+            self._learner.new_optimizer()
+            progress = self._progress
+            progress.best_step = progress.best_loss = progress.lowest_loss = None
+            progress.without_gain = 0
 
+    def _take(self, step: Step) -> StepResult:
+        """Takes one optimizer step.
 
-def _best_evaluation(history: list[dict[str, float]], best_step: int | None) -> dict[str, float]:
-    """The evaluation of the best checkpoint; the last one where none was marked."""
-    evaluations = [entry for entry in history if "eval_loss" in entry]
-    return next((entry for entry in evaluations if entry["step"] == best_step), evaluations[-1])
+        Raises:
+            TrainingDiverged: Its loss or gradient is no number; its batch is written down.
+        """
+        objective = self._objectives[step.stage]
+        examples = [self._data.example(objective, line) for line in step.examples]
+        seed = (self._plan.spec.seed << 24) + step.number * self._ranks.count
+        result = self._learner.step(objective, examples, step.learning_rate, seed)
+        if not result.finite:
+            self._keep_batch(step, examples, result)
+            raise TrainingDiverged(
+                f"the loss is {result.loss} and its gradient's norm {result.gradient_norm} at step {step.number + 1}; "
+                f"the batch is in {self._plan.folder / BAD_BATCH}",
+                "lower the learning rate (--learning_rate), and look for strange lines in the data",
+            )
+        self._progress.step += 1
+        self._progress.tokens += result.tokens
+        self._progress.summed_loss += result.loss
+        return result
 
+    def _record(self, step: Step, result: StepResult) -> dict[str, Any]:
+        self._measures.step(self._progress.step, result, step.learning_rate, self._progress.tokens)
+        return {
+            "step": self._progress.step,
+            "epoch": round(self._schedule.epochs_at(self._progress.step), 4),
+            "stage": step.stage,
+            "loss": result.loss,
+            "learning_rate": step.learning_rate,
+            "grad_norm": result.gradient_norm,
+            "tokens": self._progress.tokens,
+        }
 
-def _publish(
-    plan: TrainingPlan, inputs: _Inputs, model: Any, train_results: dict[str, Any], evaluation: dict[str, float]
-) -> None:
-    """Writes the two result files, then `final`: where that is, the others are."""
-    for name, content in (("train_results.json", train_results), ("eval_results.json", evaluation)):
-        with publishing(plan.folder / name) as partial:
-            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    with publishing_folder(plan.folder / FINAL) as partial:
-        save_adapter(model, partial)
-        carry_tokenizer(plan.model_path, partial, inputs.template.tokenizer)
-        probes = json.dumps(probe_questions(plan.data, plan.spec.seed), indent=2, ensure_ascii=False)
-        (partial / PROBE_QUESTIONS).write_text(probes + "\n", encoding="utf-8")
+    def _warn_unless_falling(self, loss: float, step: Step) -> None:
+        """Reports a loss that has not fallen in the first fifth of the first stage."""
+        stage = self._schedule.stages[0]
+        if step.stage > 0:
+            return
+        self._first_losses.append(loss)
+        checked_at = round(stage.count * _FALLING_BY)
+        if len(self._first_losses) < checked_at or checked_at < 2 * _LOSSES_COMPARED:
+            return
+        first, now = (
+            sum(losses) / _LOSSES_COMPARED
+            for losses in (self._first_losses[:_LOSSES_COMPARED], self._first_losses[-_LOSSES_COMPARED:])
+        )
+        if len(self._first_losses) == checked_at and now >= first:
+            self._report.warn(_NOT_FALLING.format(first=first, now=now))
 
+    def _due(self, every: int) -> bool:
+        return self._progress.step % every == 0 or self._progress.step == self._schedule.total
 
-def _release_memory() -> None:
-    """Gives back what a run that failed still holds."""
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    def _evaluate(self, kept: Journal, stopping: Callable[[], bool]) -> bool:
+        """Measures the validation loss; True if a checkpoint is due too."""
+        progress = self._progress
+        stage = self._schedule.step(progress.step - 1).stage
+        objective = self._objectives[stage]
+        loss = self._learner.evaluate(objective, self._validating[stage], stopping)
+        if loss is None:
+            return False
+        self._report.log(f"step {progress.step}: validation loss {loss:.4f}")
+        self._measures.evaluated(loss)
+        kept.add({"step": progress.step, "epoch": self._schedule.epochs_at(progress.step), "eval_loss": loss})
+        lower = progress.lowest_loss is None or loss < progress.lowest_loss
+        progress.lowest_loss = loss if lower else progress.lowest_loss
+        progress.without_gain = 0 if lower else progress.without_gain + 1
+        patience = self._plan.spec.early_stopping_patience
+        last = stage == len(self._objectives) - 1
+        self._stopped_early = patience is not None and last and progress.without_gain >= patience
+        if self._stopped_early:
+            self._report.log(f"the validation loss was not lower {progress.without_gain} times in a row: stopping")
+        saves = self._due(self._intervals.save) or self._stopped_early
+        if saves and (progress.best_loss is None or loss < progress.best_loss):
+            progress.best_step, progress.best_loss = progress.step, loss
+        return saves
+
+    def _save(self, kept: Journal, evaluated: bool = True) -> None:
+        """Writes a checkpoint and removes old ones."""
+        target = self._plan.folder / f"checkpoint-{self._progress.step}"
+        if not self._ranks.first or (not evaluated and newest_valid(self._plan.folder) == target):
+            return
+        save_checkpoint(
+            target, self._learner.model, self._learner.optimizer, Saved(self._progress, kept.records), self._plan
+        )
+        self._report.artifact("checkpoint", describe(target), step=str(self._progress.step))
+        self._measures.saved()
+        remove_old(self._plan.folder, self._best())
+
+    def _best(self) -> Path | None:
+        """The best checkpoint's folder: this run's own, or the one it went on from."""
+        step = self._progress.best_step
+        if step is None:
+            return None
+        own = self._plan.folder / f"checkpoint-{step}"
+        resumed = self._plan.resume_from
+        if not own.exists() and resumed is not None:
+            return resumed.parent / own.name
+        return own
+
+    def publish(self, records: Sequence[dict[str, Any]], seconds: float) -> TrainingResult:
+        """Writes the result files and the curve, then `final`: where that is, the others are."""
+        best = self._best()
+        assert best is not None, "the last step is evaluated and saved"
+        assert self._progress.best_loss is not None
+        load_adapter(best, self._learner.model)
+        fitted = self._learner.micro_batch
+        result = TrainingResult(
+            adapter=self._plan.folder / FINAL,
+            best_checkpoint=best.name,
+            train_loss=self._progress.summed_loss / self._progress.step,
+            eval_loss=self._progress.best_loss,
+            steps=self._progress.step,
+            epoch=self._schedule.epochs_at(self._progress.step),
+            seconds=round(seconds, 2),
+            tokens=self._progress.tokens,
+            examples_per_step=self._schedule.examples_per_step,
+            micro_batch_tokens=fitted.most_tokens,
+            activations_recomputed=fitted.recompute,
+            stopped_early=self._stopped_early,
+        )
+        if self._ranks.first:
+            self._write(result, records, step_of(best))
+        return result
+
+    def _write(self, result: TrainingResult, records: Sequence[dict[str, Any]], best_step: int) -> None:
+        folder = self._plan.folder
+        evaluation = next(record for record in records if record["step"] == best_step and "eval_loss" in record)
+        for name, content in (
+            ("train_results.json", {**asdict(result), "adapter": FINAL}),
+            ("eval_results.json", evaluation),
+        ):
+            with publishing(folder / name) as partial:
+                partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        draw(records, folder / CURVE)
+        with publishing_folder(folder / FINAL) as partial:
+            save_adapter(self._learner.model, self._plan, partial)
+            carry_tokenizer(self._plan.model_path, partial, self._data.template.tokenizer)
+            probes = json.dumps(probe_questions(self._plan.data, self._plan.spec.seed), indent=2, ensure_ascii=False)
+            (partial / PROBE_QUESTIONS).write_text(probes + "\n", encoding="utf-8")
+        self._report.artifact("adapter", describe(result.adapter))
+
+    def _keep_batch(self, step: Step, examples: Sequence[Example], result: StepResult) -> None:
+        """Writes down what a step was computed from."""
+        decode = self._data.template.tokenizer.decode
+        content = {
+            "step": step.number + 1,
+            "learning_rate": step.learning_rate,
+            "loss": str(result.loss),
+            "gradient_norm": str(result.gradient_norm),
+            "losses_of_micro_batches": [str(loss) for loss in result.losses],
+            "lines": list(step.examples),
+            "examples": [[decode(sequence.encoded.ids) for sequence in example] for example in examples],
+        }
+        if self._ranks.first:
+            with publishing(self._plan.folder / BAD_BATCH) as partial:
+                partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

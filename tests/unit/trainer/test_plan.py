@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import math
 import os
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cutoff.errors import Refused
+from cutoff.spec import TrainSpec
+from cutoff.trainer.memory import MicroBatch, counting_saved, fitting
 from cutoff.trainer.model import Hardware, hardware
-from cutoff.trainer.order import StepOrder
-from cutoff.trainer.plan import Batches, Intervals, intervals
+from cutoff.trainer.schedule import Intervals, Schedule, intervals
 
 counts = st.integers(1, 5000)
 
@@ -33,44 +36,68 @@ def test_a_long_run_keeps_the_documents_intervals() -> None:
     assert intervals(24, 100, 500) == Intervals(6, 6)
 
 
-@given(size=st.integers(1, 64), accumulation=st.integers(1, 64))
-def test_halving_keeps_the_examples_in_a_step_and_ends_at_one(size: int, accumulation: int) -> None:
-    batches = Batches(size, accumulation)
-    seen = [batches]
-    while (smaller := seen[-1].halved()) is not None:
-        assert smaller.per_step == batches.per_step
-        assert smaller.size <= seen[-1].size / 2
-        seen.append(smaller)
-    assert seen[-1].size == 1
-    assert len(seen) <= 7
+usable_lines = st.lists(st.integers(0, 10_000), min_size=1, max_size=60, unique=True)
 
 
-@given(
-    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=60),
-    per_step=st.integers(1, 16),
-    seed=st.integers(0, 2**32 - 1),
-    epoch=st.integers(0, 9),
-)
-def test_each_epoch_sees_every_example_once_in_steps_the_seed_decides(
-    lengths: list[int], per_step: int, seed: int, epoch: int
-) -> None:
-    def steps(these: list[int]) -> list[list[int]]:
-        order = StepOrder(these, per_step, seed)
-        order.set_epoch(epoch)
-        drawn = list(order)
-        assert sorted(drawn) == list(range(len(these)))
-        return [drawn[start : start + per_step] for start in range(0, len(drawn), per_step)]
-
-    sorted_steps, unsorted_steps = steps(lengths), steps([1] * len(lengths))
-    assert [set(step) for step in sorted_steps] == [set(step) for step in unsorted_steps]
-    assert all([lengths[i] for i in step] == sorted(lengths[i] for i in step) for step in sorted_steps)
+def schedule(lines: list[int], per_step: int = 4, seed: int = 1, **train: object) -> Schedule:
+    spec = TrainSpec.model_validate(
+        {"batch_size": per_step, "gradient_accumulation_steps": 1, "seed": seed, "epochs": 2} | train
+    )
+    return Schedule(spec, [np.array(lines)] * len(spec.stages))
 
 
-def test_epochs_differ() -> None:
-    order = StepOrder([1] * 50, 5, 42)
-    first = list(order)
-    order.set_epoch(1)
-    assert list(order) != first
+@given(lines=usable_lines, per_step=st.integers(1, 16), seed=st.integers(0, 2**32 - 1))
+def test_each_epoch_sees_every_line_once(lines: list[int], per_step: int, seed: int) -> None:
+    steps = schedule(lines, per_step, seed)
+    for epoch in range(2):
+        seen = [step for number in range(steps.total) if (step := steps.step(number)).epoch == epoch]
+        assert sorted(line for step in seen for line in step.examples) == sorted(lines)
+        assert all(len(step.examples) == per_step for step in seen[:-1])
+    assert steps.epochs_at(steps.total) == 2
+
+
+def test_epochs_seeds_and_stages_differ_and_nothing_else_matters() -> None:
+    lines = list(range(50))
+    first = schedule(lines)
+    again = schedule(lines)
+    assert first.step(3) == again.step(3)  # whatever was asked before
+    assert [first.step(number) for number in range(first.total)] == [again.step(n) for n in range(again.total)]
+    assert first.step(0).examples != first.step(first.total // 2).examples
+    assert first.step(0).examples != schedule(lines, seed=2).step(0).examples
+
+
+def test_the_learning_rate_rises_and_falls_in_each_stage() -> None:
+    steps = schedule(list(range(40)), 4, epochs=2, learning_rate=1e-3, then=[{"method": "npo", "learning_rate": 1e-4}])
+    rates = [steps.step(number).learning_rate for number in range(steps.total)]
+    assert steps.total == 30
+    assert rates[0] == pytest.approx(5e-4)
+    assert rates[1] == pytest.approx(1e-3)
+    assert rates[11] == pytest.approx(1e-3 * 0.5 * (1 + math.cos(math.pi * 9 / 18)))
+    assert 0 < rates[19] < 1e-5
+    assert max(rates[20:]) == pytest.approx(1e-4)
+    assert [steps.step(number).stage for number in (19, 20)] == [0, 1]
+
+
+def test_half_an_epoch_is_half_its_steps() -> None:
+    assert schedule(list(range(40)), 4, epochs=0.5).total == 5
+
+
+def test_a_micro_batch_takes_what_the_budget_leaves() -> None:
+    fits = fitting(budget=6e6, token=1000, layers=10, layer_input=10, longest=100, device="cuda")
+    assert fits == MicroBatch(4000, recompute=False)
+    assert fitting(6e12, 1000, 10, 10, 100, "cpu").most_tokens == 4096, "a processor's caches hold no more"
+    tight = fitting(budget=1e5, token=1000, layers=10, layer_input=10, longest=100, device="cuda")
+    assert tight == MicroBatch(333, recompute=True)
+    assert fitting(0, 1000, 10, 10, 100, "cuda") == MicroBatch(1, recompute=True), "one example is always tried"
+
+
+def test_what_autograd_keeps_is_counted_once_and_weights_not_at_all() -> None:
+    weight = torch.nn.Parameter(torch.randn(100, 50))
+    values = torch.randn(10, 100)
+    with counting_saved() as saved:
+        hidden = values @ weight
+        kept = (hidden * hidden).exp()
+    assert saved() == 4 * (values.numel() + hidden.numel() + kept.numel())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""How large a micro-batch may be: what a token costs is measured, then held against the budget."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cutoff.process import available_bytes, resident_bytes
+
+GIB = 1 << 30
+
+_SHARE_OF_FREE = 0.8
+"""Of the memory that is free, this is taken where the job names no budget."""
+_OVER_SAVED = 1.5
+"""A step's peak over what autograd keeps: gradients that flow back, and what the allocator leaves unused."""
+_MOST_TOKENS = {"cpu": 4096}
+"""A larger micro-batch is not faster: a processor's caches hold no more."""
+_MOST_TOKENS_ELSEWHERE = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """What fits."""
+
+    most_tokens: int
+    """Tokens of a micro-batch, prompts included."""
+    recompute: bool
+    """Whether activations are recomputed in the backward pass (gradient checkpointing) instead of kept."""
+
+
+def fitting(budget: float, token: float, layers: int, layer_input: float, longest: int, device: str) -> MicroBatch:
+    """The largest micro-batch that a budget allows; recomputes only when not even one example fits otherwise.
+
+    Recomputing keeps each layer's input and the inside of one layer (arXiv 1604.06174, section 4.2).
+
+    Args:
+        budget: Bytes there are for activations.
+        token: Bytes of activations per token, all layers together.
+        layers: Of the model.
+        layer_input: Bytes of one layer's input per token.
+        longest: Tokens of the longest example.
+        device: cpu or cuda.
+    """
+    most = _MOST_TOKENS.get(device, _MOST_TOKENS_ELSEWHERE)
+    plain = int(budget / (token * _OVER_SAVED))
+    if plain >= longest:
+        return MicroBatch(min(plain, most), recompute=False)
+    recomputed = int(budget / ((layers * layer_input + token / layers) * _OVER_SAVED))
+    return MicroBatch(max(1, min(recomputed, most)), recompute=True)
+
+
+def activation_budget(limit_gib: float | None, device: torch.device) -> float:
+    """Bytes there are for activations: up to the limit, or a share of what is free now that the model is loaded."""
+    if limit_gib is not None:
+        return max(0.0, limit_gib * GIB - held_bytes(device))
+    free = available_bytes() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    return _SHARE_OF_FREE * free
+
+
+def held_bytes(device: torch.device) -> int:
+    """What this process holds of a device's memory."""
+    return resident_bytes(os.getpid()) if device.type == "cpu" else torch.cuda.memory_reserved(device)
+
+
+@contextmanager
+def counting_saved() -> Iterator[Callable[[], int]]:
+    """Counts the bytes that autograd keeps for the backward pass of what is computed in the block.
+
+    Weights, which are there anyway, do not count, and what is kept twice counts once. Yields the function that
+    tells the sum; ask it before the backward pass.
+    """
+    sizes: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> Any:
+        if not isinstance(tensor, torch.nn.Parameter) and not (tensor.is_leaf and tensor.requires_grad):
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield lambda: sum(sizes.values())
