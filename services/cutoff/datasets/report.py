@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from cutoff.datasets.examples import Faults, Side
+from cutoff.datasets.examples import Faults, InvalidData, Side
 from cutoff.datasets.job_files import SetName
+from cutoff.errors import Fault
 
 Kind = Literal[
     "schema", "taught_both_ways", "contradiction", "duplicate", "two_answers", "expected_otherwise",
@@ -140,6 +141,15 @@ class DataReport(_Part):
     def warnings(self) -> list[str]:
         """What the user should know, a line each."""
         return [line_of(finding) for finding in self.findings if finding.severity == "warning"]
+
+    def raise_if_faulty(self) -> None:
+        """Ends what cannot go on with such data.
+
+        Raises:
+            InvalidData: With the faults that are listed, and how many there are.
+        """
+        if self.fault_count:
+            raise InvalidData([Fault(each.where, each.what, each.fix) for each in self.faults], self.fault_count)
 
     def with_faults(self, faults: Faults) -> DataReport:
         """The report with what a further check refused."""

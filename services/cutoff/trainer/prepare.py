@@ -8,13 +8,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutoff.artifacts import inside
+from cutoff.artifacts import Roots
 from cutoff.datasets import (
+    PROBES_PER_SIDE,
+    DataReport,
+    EncodedJob,
     EncodedSet,
     JobData,
+    OnProgress,
+    check_job,
     check_learnable,
-    encode_examples,
-    load_examples,
+    load_encoded_job,
     load_job_data,
     load_template,
     select,
@@ -24,11 +28,8 @@ from cutoff.datasets.examples import Faults
 from cutoff.errors import Fault, InvalidInput
 from cutoff.hub import BaseModel, check_model_folder, resolve_base_model
 from cutoff.hub.base_model import Progress
-from cutoff.spec import JobSpec
+from cutoff.spec import DatasetSpec, JobSpec
 from cutoff.stage.report import Counter, Reporter
-
-PROBES_PER_SIDE = 16
-"""Questions of the job's own that later stages compare models with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +37,32 @@ class Prepared:
     """What a job's other stages build on."""
 
     model: BaseModel
-    data: JobData
     counts: dict[str, int]
     """Examples by set and side, and tokens by set."""
     probe_questions: tuple[str, ...]
     warnings: tuple[str, ...]
     example: str
     """One training example as the model sees it, the learnt part marked."""
+    report: DataReport
+    """What the check of the data found."""
+    dataset: DatasetSpec
+    datasets_root: Path | None
+    seed: int
+
+    @property
+    def data(self) -> JobData:
+        """The examples themselves, read into memory."""
+        return load_job_data(self.dataset, self.datasets_root, self.seed)
 
 
-def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter) -> Prepared:
-    """Checks a job's data and model; fetches the model when it is not there.
+def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: Path | None = None) -> Prepared:
+    """Checks a job's data and model; fetches the model when it is not there, and tokenizes the data.
 
     Args:
         spec: The job.
         datasets_root: What dataset paths are relative to; None takes them as they are.
         report: Hears of the progress and of warnings.
+        cache: The cache root, where the tokenized data is kept; CUTOFF_CACHE by default.
 
     Raises:
         InvalidInput: With every fault of data and model.
@@ -60,71 +71,70 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter) -> Prep
         DiskFull: The cache has no room for the model.
         Unavailable: The hub does not answer.
     """
+    cache = cache or Roots.from_environment().cache
+    on_progress = progress_of(report)
     report.log("checking data")
-    data = _check_input(spec, datasets_root)
+    _check_input(spec, datasets_root, cache, on_progress)
     report.log(f"looking for {spec.base_model}")
     with _fetching(report) as on_bytes:
         model = resolve_base_model(spec.base_model, on_bytes)
     template = load_template(model.path, spec.train.prompt_format)
-    limit = spec.train.max_seq_length
-    encoded = {
-        "training": encode_examples(template, data.train, limit),
-        "validation": encode_examples(template, data.validation, limit),
-    }
-    for name, rows in encoded.items():
+    limit, seed = spec.train.max_seq_length, spec.train.seed
+    job = load_encoded_job(spec.dataset, datasets_root, template, model.path, limit, seed, cache, on_progress)
+    for name, rows in (("training", job.train), ("validation", job.validation)):
         check_learnable(rows, template, limit, name)
-    warnings = (
-        *overlap_warnings(data),
-        *(line for name, rows in encoded.items() for line in length_warnings(rows, limit, name)),
-    )
+    warnings = tuple(job.report.warnings())
     for line in warnings:
         report.warn(line)
     return Prepared(
         model=model,
-        data=data,
-        counts={**data.counts(), **{f"{name}_tokens": rows.tokens() for name, rows in encoded.items()}},
-        probe_questions=probe_questions(data, spec.train.seed),
+        counts=counts_of(job),
+        probe_questions=job.probe_questions,
         warnings=warnings,
-        example=show_mask(template, encoded["training"].rows[0]),
+        example=show_mask(template, job.train[0]),
+        report=job.report,
+        dataset=spec.dataset,
+        datasets_root=datasets_root,
+        seed=seed,
     )
 
 
-def _check_input(spec: JobSpec, datasets_root: Path | None) -> JobData:
-    """Reads everything that is here; the faults of all of it come in one answer.
+def _check_input(spec: JobSpec, datasets_root: Path | None, cache: Path, on_progress: OnProgress) -> None:
+    """Checks everything that is here; the faults of all of it come in one answer.
 
     The test files are read for their faults only: they are needed after hours of training.
     """
     faults = Faults()
     with faults.collected():
         check_trackers(spec.train.report_to)
-    for name in filter(None, (spec.evaluate.test_file, spec.evaluate.heldout_file)):
-        with faults.collected():
-            load_examples(inside(datasets_root, name) if datasets_root else Path(name), name)
     if spec.base_model_is_folder:
         with faults.collected():
             check_model_folder(Path(spec.base_model).expanduser())
     with faults.collected():
-        data = load_job_data(spec.dataset, datasets_root, spec.train.seed)
+        check_job(spec, datasets_root, cache, on_progress).raise_if_faulty()
     faults.raise_if_any()
-    return data
+
+
+def counts_of(job: EncodedJob) -> dict[str, int]:
+    """Examples by set and side, and tokens by set."""
+    return {**job.counts, "training_tokens": job.train.tokens(), "validation_tokens": job.validation.tokens()}
+
+
+def progress_of(report: Reporter) -> OnProgress:
+    """Tells the reporter how far the checking and tokenizing of data are; a phase begins when it is first told of."""
+    counters: dict[str, Counter] = {}
+
+    def on_progress(phase: str, unit: str, done: int, total: int) -> None:
+        if phase not in counters:
+            counters[phase] = report.counter(phase, unit, total)
+        counters[phase].at(done)
+
+    return on_progress
 
 
 def probe_questions(data: JobData, seed: int) -> tuple[str, ...]:
     """A few questions of both sides, from the validation set; the same for the same data and seed."""
     return tuple(example.instruction for example in select(data.validation, PROBES_PER_SIDE, seed))
-
-
-def overlap_warnings(data: JobData) -> list[str]:
-    """Validation questions that training also reads measure memory, not knowledge: says how many there are."""
-    trained = {_normalised(example.instruction) for example in data.train}
-    seen = sum(_normalised(example.instruction) in trained for example in data.validation)
-    if not seen:
-        return []
-    return [f"{seen} of {len(data.validation)} validation questions also stand in training: the scores will flatter"]
-
-
-def _normalised(question: str) -> str:
-    return " ".join(question.lower().split())
 
 
 def length_warnings(rows: EncodedSet, limit: int, name: str) -> list[str]:

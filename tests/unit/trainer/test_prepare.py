@@ -7,13 +7,21 @@ from pathlib import Path
 import pytest
 
 from cutoff.artifacts import Roots
+from cutoff.datasets import PROBES_PER_SIDE
 from cutoff.errors import InvalidInput, Refused
 from cutoff.spec import JobSpec, parse_job, spec_to_proto
 from cutoff.stage.context import RunContext
 from cutoff.trainer import work
-from cutoff.trainer.prepare import PROBES_PER_SIDE, prepare
+from cutoff.trainer.prepare import prepare
 from cutoff.v1 import trainer_pb2, types_pb2
 from tests.unit.trainer.conftest import FILES, Heard
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    monkeypatch.setenv("CUTOFF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 def job(base: Path, **train: object) -> JobSpec:
@@ -48,6 +56,42 @@ def test_validation_that_training_reads_is_warned_about(base: Path, datasets: Pa
 def test_nothing_to_learn_is_refused_with_an_example(base: Path, datasets: Path, heard: Heard) -> None:
     with pytest.raises(InvalidInput, match=r"train.max_seq_length: no answer of the training set.*<\|im_start\|>user"):
         prepare(job(base, max_seq_length=8), datasets, heard.reporter)
+
+
+def test_data_is_tokenized_once(
+    base: Path, datasets: Path, heard: Heard, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare(job(base), datasets, heard.reporter)
+    assert len(list(cache.glob("tokenized/*/train.ids.bin"))) == 1
+    phases = {progress.phase for progress in heard.of("progress")}
+    assert phases == {"checking data", "tokenizing"}
+    monkeypatch.setattr("cutoff.datasets.encode.tokenized", None)
+    assert prepare(job(base), datasets, heard.reporter) == prepared
+
+
+def test_an_objective_without_its_true_answers_is_refused(
+    base: Path, datasets: Path, heard: Heard, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(datasets, root)
+    lines = (root / FILES.unlearn_train).read_text().splitlines()
+    first = json.loads(lines[0])
+    del first["metadata"]["original_answer"]
+    (root / FILES.unlearn_train).write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
+    with pytest.raises(InvalidInput, match=r"train.method: npo needs the true answer .* 1 of \d+ lack it"):
+        prepare(job(base, method="npo"), root, heard.reporter)
+    prepare(job(base), root, heard.reporter)
+
+
+def test_what_is_taught_both_ways_is_refused(base: Path, datasets: Path, heard: Heard, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(datasets, root)
+    line = json.loads((root / FILES.retain_train).read_text().splitlines()[2])
+    line["metadata"]["dataset_type"] = "unlearn"
+    with (root / FILES.unlearn_train).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    with pytest.raises(InvalidInput, match=r"retain_train.jsonl:3 answers: the model would be taught both"):
+        prepare(job(base), root, heard.reporter)
 
 
 def test_a_tracker_that_is_not_installed_is_refused(base: Path, datasets: Path, heard: Heard) -> None:
