@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cutoff.artifacts import sha256_of
 from cutoff.errors import AlreadyExists, Fault, InvalidInput, NotFound
-from cutoff.trainer.plan import TrainingPlan
 
 FINAL = "final"
 """The finished adapter's folder in a run."""
@@ -87,8 +87,12 @@ def check_folder(folder: Path, resume_from: Path | None) -> None:
         )
 
 
-def check_resumable(checkpoint: Path, plan: TrainingPlan) -> None:
-    """Refuses to go on from a checkpoint that is broken, or of another model or adapter shape.
+def check_resumable(checkpoint: Path, recipe: Mapping[str, Any]) -> None:
+    """Refuses to go on from a checkpoint that is broken, or of another model, recipe or data.
+
+    Args:
+        checkpoint: Its folder.
+        recipe: What must be the same, as `save_checkpoint` was given it.
 
     Raises:
         NotFound: There is no such folder.
@@ -100,7 +104,7 @@ def check_resumable(checkpoint: Path, plan: TrainingPlan) -> None:
     if not faults:
         faults = [
             Fault(str(checkpoint), problem, "resume with the same model and options, or start anew")
-            for problem in _differences(checkpoint, plan)
+            for problem in _differences(checkpoint, recipe)
         ]
     if faults:
         raise InvalidInput(faults)
@@ -129,10 +133,10 @@ def remove_old(folder: Path, best: Path | None) -> None:
         shutil.rmtree(path)
 
 
-def _differences(checkpoint: Path, plan: TrainingPlan) -> list[str]:
-    """How the run that made a checkpoint differs from a plan."""
+def _differences(checkpoint: Path, now: Mapping[str, Any]) -> list[str]:
+    """How the run that made a checkpoint differs from one that would go on from it."""
     state: dict[str, Any] = json.loads((checkpoint / STATE).read_text("utf-8"))
-    then, now = state.get("recipe", {}), plan.recipe()
+    then = state.get("recipe", {})
     return [
         f"is of a run with {field} {then.get(field)}, not {value}"
         for field, value in now.items()

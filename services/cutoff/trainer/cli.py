@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cutoff.artifacts import Roots
 from cutoff.errors import NotFound
 from cutoff.spec import JobSpec, parse_job
 from cutoff.stage.report import Reporter
@@ -51,9 +52,11 @@ def finetune(options: argparse.Namespace, report: Reporter) -> None:
         model_path=prepared.model.path,
         model_name=prepared.model.name,
         revision=prepared.model.revision,
-        data=prepared.data,
+        dataset=spec.dataset,
+        datasets_root=None,
         spec=spec.train,
         folder=folder,
+        cache=Roots.from_environment().cache,
         devices=available_devices(),
         resume_from=resume,
     )

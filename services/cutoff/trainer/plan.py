@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cutoff.datasets import JobData
-from cutoff.spec import TrainSpec
+from cutoff.spec import DatasetSpec, TrainSpec
 
 _NOT_PART_OF_THE_RECIPE = (
     *("batch_size", "gradient_accumulation_steps", "eval_steps", "save_steps", "report_to"),
@@ -26,10 +25,14 @@ class TrainingPlan:
     """As the user names it; recorded in the adapter."""
     revision: str | None
     """The commit of a hub model."""
-    data: JobData
+    dataset: DatasetSpec
+    datasets_root: Path | None
+    """What its paths are relative to; None takes them as they are."""
     spec: TrainSpec
     folder: Path
     """Where `checkpoint-N/`, `final/` and the result files go."""
+    cache: Path
+    """Where tokenized data is kept from stage to stage."""
     devices: tuple[str, ...] = ()
     """As torch names them; empty means the CPU."""
     resume_from: Path | None = None
@@ -38,12 +41,11 @@ class TrainingPlan:
     """What trackers call the run; the folder's name by default."""
 
     def recipe(self) -> dict[str, Any]:
-        """What must be the same for a run to go on from a checkpoint, as JSON values."""
+        """What must be the same for a run to go on from a checkpoint, beside the data; as JSON values."""
         options = self.spec.model_dump(mode="json", exclude=set(_NOT_PART_OF_THE_RECIPE))
         return {
             "base_model": self.model_name,
             "revision": self.revision,
             "examples_per_step": self.spec.batch_size * self.spec.gradient_accumulation_steps,
-            "training_examples": len(self.data.train),
             **options,
         }

@@ -7,6 +7,7 @@ runs out, stop between two of them, and compute the same whatever the size of a 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -19,10 +20,7 @@ import torch
 from peft import get_peft_model
 
 from cutoff.artifacts import describe, publishing, publishing_folder
-from cutoff.datasets import SIDES, EncodedSet, PromptTemplate, check_learnable, load_template
-from cutoff.datasets.encode import Encoder
-from cutoff.datasets.encoded import EncodedWriter
-from cutoff.datasets.examples import Faults
+from cutoff.datasets import SIDES, EncodedJob, PromptTemplate, check_learnable, load_encoded_job, load_template
 from cutoff.errors import TrainingDiverged
 from cutoff.hub import PROBE_QUESTIONS, carry_tokenizer
 from cutoff.stage.report import Counter, Reporter
@@ -38,15 +36,16 @@ from cutoff.trainer.measures import Measures
 from cutoff.trainer.model import hardware, load_base, lora_config
 from cutoff.trainer.objectives import Objective
 from cutoff.trainer.plan import TrainingPlan
-from cutoff.trainer.prepare import length_warnings, probe_questions
 from cutoff.trainer.ranks import Ranks
 from cutoff.trainer.saving import Progress, Saved, load_adapter, load_checkpoint, save_adapter, save_checkpoint
 from cutoff.trainer.schedule import Intervals, Lines, Schedule, Step, intervals
 
 _FALLING_BY = 0.2
 """The share of a run by which its loss should have fallen."""
-_LOSSES_COMPARED = 5
-"""Steps whose mean loss stands for the beginning, and for now."""
+_LEAST_COMPARED = 5
+"""Steps whose mean loss says something."""
+_FALL = 0.01
+"""A smaller fall than this share of the loss is none."""
 _MEASURED_WITH = 4
 """Examples with which the memory of a token is measured."""
 
@@ -81,28 +80,32 @@ class TrainingResult:
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    """The two sets as token ids, each with the true answers of its unlearn questions."""
+    """The job's token ids, and the template they were made with."""
 
     template: PromptTemplate
-    train: EncodedSet
-    train_truths: EncodedSet
-    validation: EncodedSet
-    validation_truths: EncodedSet
+    sets: EncodedJob
 
     def example(self, objective: Objective, line: int) -> Example:
         """What an objective trains on for a line of the training set."""
-        return objective.example(self.train[line], self.train_truths[line])
+        return objective.example(self.sets.train[line], self.sets.train_truths[line])
 
     def usable(self, objective: Objective) -> Lines:
         """The lines of the training set an objective trains on."""
-        unlearn = np.asarray(self.train.sides) == SIDES.index("unlearn")
-        return np.flatnonzero(objective.uses(unlearn, np.asarray(self.train_truths.lengths) > 0))
+        unlearn = self.sets.train.sides == SIDES.index("unlearn")
+        return np.flatnonzero(objective.uses(unlearn, self.sets.train_truths.lengths > 0))
 
     def validating(self, objective: Objective) -> list[Example]:
         """What an objective is measured on."""
-        lines = range(len(self.validation))
-        examples = (objective.example(self.validation[line], self.validation_truths[line]) for line in lines)
-        return [example for example in examples if example]
+        pairs = zip(self.sets.validation, self.sets.validation_truths, strict=True)
+        return [example for pair in pairs if (example := objective.example(*pair))]
+
+    def digest(self) -> str:
+        """The SHA-256 of the training set's tokens, true answers included."""
+        digest = hashlib.sha256()
+        for rows in (self.sets.train, self.sets.train_truths):
+            for column in (rows.ids, rows.offsets, rows.answer_starts, rows.sides):
+                digest.update(column.data)
+        return digest.hexdigest()
 
 
 def train(plan: TrainingPlan, report: Reporter, ranks: Ranks = Ranks()) -> TrainingResult:  # noqa: B008 - immutable
@@ -119,22 +122,22 @@ def train(plan: TrainingPlan, report: Reporter, ranks: Ranks = Ranks()) -> Train
     started = time.monotonic()
     if ranks.first:
         check_folder(plan.folder, plan.resume_from)
-    if plan.resume_from is not None:
-        check_resumable(plan.resume_from, plan)
     with quiet_libraries(lambda line: report.log(line, "DEBUG")):
-        data = _encode(plan, report)
+        data = _encode(plan)
+        recipe = {**plan.recipe(), "training_data": data.digest()}
+        if plan.resume_from is not None:
+            check_resumable(plan.resume_from, recipe)
         objectives = [Objective.of(stage) for stage in plan.spec.stages]
         schedule = Schedule(plan.spec, [data.usable(objective) for objective in objectives])
         learner = _load(plan, report, ranks)
-        saved = Saved(Progress())
+        saved = Saved(Progress(), recipe=recipe)
         if plan.resume_from is not None:
             saved = load_checkpoint(plan.resume_from, learner.model, learner.optimizer)
-        run = _Run(plan, report, ranks, data, objectives, schedule, learner, saved.progress)
-        options = plan.recipe()
+        run = _Run(plan, report, ranks, data, objectives, schedule, learner, saved)
         trackers = plan.spec.report_to if ranks.first else ()
         with (
             noting_stops() as stopping,
-            journal(plan.folder, saved.records, trackers, plan.name or plan.folder.name, options) as kept,
+            journal(plan.folder, saved.records, trackers, plan.name or plan.folder.name, recipe) as kept,
             report.phase("training", "step", schedule.total) as steps,
         ):
             finished = run.loop(steps, kept, stopping)
@@ -142,23 +145,14 @@ def train(plan: TrainingPlan, report: Reporter, ranks: Ranks = Ranks()) -> Train
         return run.publish(kept.records, time.monotonic() - started)
 
 
-def _encode(plan: TrainingPlan, report: Reporter) -> _Data:
-    """Tokenizes everything; refuses data from which nothing would be learnt."""
+def _encode(plan: TrainingPlan) -> _Data:
+    """Maps the tokens prepare made of the data, or makes them."""
     template = load_template(plan.model_path, plan.spec.prompt_format)
-    limit = plan.spec.max_seq_length
-    encoded = {}
-    for name, examples in (("training", plan.data.train), ("validation", plan.data.validation)):
-        faults, rows, truths = Faults(), EncodedWriter(), EncodedWriter()
-        with Encoder(template, limit, faults, rows, truths) as encoder:
-            for example in examples:
-                encoder.add(example)
-        faults.raise_if_any()
-        encoded[name] = (rows.in_memory(encoder.cut), truths.in_memory(encoder.cut))
-    for name, (rows, _) in encoded.items():
+    limit, seed = plan.spec.max_seq_length, plan.spec.seed
+    sets = load_encoded_job(plan.dataset, plan.datasets_root, template, plan.model_path, limit, seed, plan.cache)
+    for name, rows in (("training", sets.train), ("validation", sets.validation)):
         check_learnable(rows, template, limit, name)
-        for line in length_warnings(rows, limit, name):
-            report.warn(line)
-    return _Data(template, *encoded["training"], *encoded["validation"])
+    return _Data(template, sets)
 
 
 def _load(plan: TrainingPlan, report: Reporter, ranks: Ranks) -> Learner:
@@ -171,6 +165,8 @@ def _load(plan: TrainingPlan, report: Reporter, ranks: Ranks) -> Learner:
     model = get_peft_model(base, lora_config(plan.spec))
     if on.on_cpu:
         draw_fewer_bits(model)
+    model.peft_config["default"].base_model_name_or_path = plan.model_name
+    model.peft_config["default"].revision = plan.revision
     model.train()
 
     def on_memory(what: str) -> None:
@@ -191,7 +187,7 @@ class _Run:
         objectives: Sequence[Objective],
         schedule: Schedule,
         learner: Learner,
-        progress: Progress,
+        saved: Saved,
     ) -> None:
         self._plan = plan
         self._report = report
@@ -200,7 +196,8 @@ class _Run:
         self._objectives = objectives
         self._schedule = schedule
         self._learner = learner
-        self._progress = progress
+        self._progress = saved.progress
+        self._recipe = saved.recipe
         self._intervals: Intervals = intervals(schedule.total, plan.spec.eval_steps, plan.spec.save_steps)
         self._measures = Measures(report, learner.model, learner.device, schedule.total)
         self._validating = [data.validating(objective) for objective in objectives]
@@ -227,7 +224,7 @@ class _Run:
 
     def _fit_memory(self) -> None:
         """Chooses the micro-batch: measured with the longest examples of each stage."""
-        lengths = np.asarray(self._data.train.lengths)
+        lengths = self._data.sets.train.lengths
         samples = []
         for objective in self._objectives:
             lines = self._data.usable(objective)
@@ -289,19 +286,16 @@ class _Run:
         }
 
     def _warn_unless_falling(self, loss: float, step: Step) -> None:
-        """Reports a loss that has not fallen in the first fifth of the first stage."""
-        stage = self._schedule.stages[0]
-        if step.stage > 0:
+        """Reports a loss that has not fallen in the first fifth of the first stage: its second half against its first."""
+        fifth = round(self._schedule.stages[0].count * _FALLING_BY)
+        if step.number >= fifth:
             return
         self._first_losses.append(loss)
-        checked_at = round(stage.count * _FALLING_BY)
-        if len(self._first_losses) < checked_at or checked_at < 2 * _LOSSES_COMPARED:
+        half = len(self._first_losses) // 2
+        if step.number < fifth - 1 or half < _LEAST_COMPARED:
             return
-        first, now = (
-            sum(losses) / _LOSSES_COMPARED
-            for losses in (self._first_losses[:_LOSSES_COMPARED], self._first_losses[-_LOSSES_COMPARED:])
-        )
-        if len(self._first_losses) == checked_at and now >= first:
+        first, now = (sum(part) / half for part in (self._first_losses[:half], self._first_losses[-half:]))
+        if first - now < _FALL * abs(first):
             self._report.warn(_NOT_FALLING.format(first=first, now=now))
 
     def _due(self, every: int) -> bool:
@@ -337,7 +331,7 @@ class _Run:
         if not self._ranks.first or (not evaluated and newest_valid(self._plan.folder) == target):
             return
         save_checkpoint(
-            target, self._learner.model, self._learner.optimizer, Saved(self._progress, kept.records), self._plan
+            target, self._learner.model, self._learner.optimizer, Saved(self._progress, kept.records, self._recipe)
         )
         self._report.artifact("checkpoint", describe(target), step=str(self._progress.step))
         self._measures.saved()
@@ -390,9 +384,9 @@ class _Run:
                 partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         draw(records, folder / CURVE)
         with publishing_folder(folder / FINAL) as partial:
-            save_adapter(self._learner.model, self._plan, partial)
+            save_adapter(self._learner.model, partial)
             carry_tokenizer(self._plan.model_path, partial, self._data.template.tokenizer)
-            probes = json.dumps(probe_questions(self._plan.data, self._plan.spec.seed), indent=2, ensure_ascii=False)
+            probes = json.dumps(self._data.sets.probe_questions, indent=2, ensure_ascii=False)
             (partial / PROBE_QUESTIONS).write_text(probes + "\n", encoding="utf-8")
         self._report.artifact("adapter", describe(result.adapter))
 

@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 
 from cutoff.artifacts import publishing_folder
 from cutoff.trainer.checkpoints import ADAPTER, OPTIMIZER, STATE
-from cutoff.trainer.plan import TrainingPlan
 
 
 @dataclass(slots=True)
@@ -50,23 +49,22 @@ class Saved:
     progress: Progress
     records: list[dict[str, Any]] = field(default_factory=list)
     """One a step and evaluation, as in metrics.jsonl."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """What must be the same for a run to go on from here."""
 
 
-def save_checkpoint(
-    target: Path, model: PeftModel, optimizer: torch.optim.Optimizer, saved: Saved, plan: TrainingPlan
-) -> None:
+def save_checkpoint(target: Path, model: PeftModel, optimizer: torch.optim.Optimizer, saved: Saved) -> None:
     """Writes a checkpoint and gives it its name when it is whole. A damaged one of that name is replaced."""
     shutil.rmtree(target, ignore_errors=True)
     with publishing_folder(target) as partial:
-        save_adapter(model, plan, partial)
+        save_adapter(model, partial)
         moments = {
             f"{number}.{name}": tensor.contiguous()
             for number, state in optimizer.state_dict()["state"].items()
             for name, tensor in state.items()
         }
         save_file(moments, partial / OPTIMIZER)
-        state = {"recipe": plan.recipe(), "progress": asdict(saved.progress), "records": saved.records}
-        (partial / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
+        (partial / STATE).write_text(json.dumps(asdict(saved)) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(source: Path, model: PeftModel, optimizer: torch.optim.Optimizer) -> Saved:
@@ -78,7 +76,7 @@ def load_checkpoint(source: Path, model: PeftModel, optimizer: torch.optim.Optim
         states.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
     content: dict[str, Any] = json.loads((source / STATE).read_text("utf-8"))
-    return Saved(Progress(**content["progress"]), content["records"])
+    return Saved(Progress(**content["progress"]), content["records"], content["recipe"])
 
 
 def load_adapter(source: Path, model: PeftModel) -> None:
@@ -86,7 +84,7 @@ def load_adapter(source: Path, model: PeftModel) -> None:
     set_peft_model_state_dict(model, load_file(source / ADAPTER))
 
 
-def save_adapter(model: PeftModel, plan: TrainingPlan, folder: Path) -> None:
+def save_adapter(model: PeftModel, folder: Path) -> None:
     """Writes adapter_model.safetensors and adapter_config.json, the same bytes for the same adapter.
 
     peft's own save_pretrained also fills a model card template, which takes longer than all the rest, and lists
@@ -96,7 +94,6 @@ def save_adapter(model: PeftModel, plan: TrainingPlan, folder: Path) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     save_file(tensors, folder / ADAPTER, metadata={"format": "pt"})
     config: Any = copy.copy(model.peft_config["default"])
-    config.base_model_name_or_path, config.revision = plan.model_name, plan.revision
     config.target_modules = sorted(config.target_modules)
     config.inference_mode = True
     config.save_pretrained(str(folder))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cutoff.artifacts import inside
-from cutoff.datasets import load_job_data
 from cutoff.spec import JobSpec, spec_from_proto
 from cutoff.stage.context import RunContext
 from cutoff.telemetry import before_import
@@ -44,11 +43,14 @@ def train(request: trainer_pb2.TrainRequest, run: RunContext) -> Mapping[str, An
         model_path=Path(request.model_path),
         model_name=_model_name(spec),
         revision=_revision(spec, Path(request.model_path)),
-        data=load_job_data(spec.dataset, run.roots.datasets, spec.train.seed),
+        dataset=spec.dataset,
+        datasets_root=run.roots.datasets,
         spec=spec.train,
         folder=run.folder,
+        cache=run.roots.cache,
         devices=run.devices,
         resume_from=inside(run.roots.artifacts, resume) if resume else None,
+        name=f"{run.key.job}-{run.key.attempt}",
     )
     result = recipe.train(plan, run.report)
     adapter = result.adapter.resolve().relative_to(run.roots.artifacts.resolve())

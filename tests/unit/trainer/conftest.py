@@ -82,17 +82,28 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 MakePlan = Callable[..., TrainingPlan]
 
 
+@pytest.fixture(scope="session")
+def few(datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first lines of each file: 12 to train on and 6 to validate with, a side."""
+    folder = tmp_path_factory.mktemp("few")
+    for which, name in FILES.files().items():
+        lines = (datasets / name).read_text().splitlines(keepends=True)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("".join(lines[: 12 if which.endswith("train") else 6]))
+    return folder
+
+
 @pytest.fixture
-def make_plan(base: Path, data: JobData, tmp_path: Path) -> MakePlan:
+def make_plan(base: Path, few: Path, tmp_path: Path) -> MakePlan:
     """A plan of a few steps; keywords change its TrainSpec, `resume_from` and `folder` the plan itself."""
 
     def make(resume_from: Path | None = None, folder: Path | None = None, **changes: object) -> TrainingPlan:
-        few = JobData(data.train[:12] + data.train[-12:], data.validation[:6] + data.validation[-6:])
         spec = TrainSpec.model_validate(
             {"epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 5e-3} | changes
         )
         target = folder or tmp_path / "run"
         target.mkdir(exist_ok=True)
-        return TrainingPlan(base, "tiny", None, few, spec, target, resume_from=resume_from)
+        cache = tmp_path / "cache"
+        return TrainingPlan(base, "tiny", None, FILES, few, spec, target, cache, resume_from=resume_from)
 
     return make
