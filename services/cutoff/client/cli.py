@@ -48,6 +48,7 @@ from cutoff.stage.terminal import (
     show_error,
     sigterm_interrupts,
 )
+from cutoff.telemetry import before_import
 from cutoff.v1 import job_pb2
 
 app = typer.Typer(
@@ -177,6 +178,37 @@ def cancel(
 
 
 @app.command()
+def check(
+    job_file: JobFile,
+    datasets: Datasets = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the report as one HTML page.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Checks a job's data as prepare does, on this machine and without a server."""
+    with _errors_shown(as_json), sigterm_interrupts(), Display() as display:
+        spec, roots = load_job_yaml(job_file), _roots(datasets, None, None)
+        try:
+            from cutoff.client import check as checking  # numpy, which only this command needs
+            from cutoff.client.check_page import check_page
+            from cutoff.trainer.prepare import progress_of
+        except ModuleNotFoundError as error:
+            raise Refused(
+                f"the check needs {error.name}", "pip install .[trainer], or check where a stage is"
+            ) from error
+        before_import()
+        report = checking.check(spec, roots, progress_of(Reporter(display.event, interval=0.2)))
+        if html is not None:
+            with publishing(html) as partial:
+                partial.write_text(check_page(report, spec.name), encoding="utf-8")
+    if as_json:
+        print(report.model_dump_json(indent=2))
+    else:
+        checking.print_report(report, show.wide_console())
+    with _faults_shown():
+        report.raise_if_faulty()
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     facts: Annotated[
@@ -294,6 +326,16 @@ def _roots(datasets: Path | None, artifacts: Path | None, models: Path | None) -
     return dataclasses.replace(
         Roots.from_environment(), **{name: path.absolute() for name, path in given.items() if path is not None}
     )
+
+
+@contextmanager
+def _faults_shown() -> Iterator[None]:
+    """Turns faults that the command's data already has into a message and the exit code."""
+    try:
+        yield
+    except InvalidInput as error:
+        show_error(error)
+        raise typer.Exit(EXIT_USAGE) from error
 
 
 @contextmanager
