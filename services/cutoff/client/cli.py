@@ -23,6 +23,9 @@ from cutoff.artifacts import Roots, publishing
 from cutoff.client import show
 from cutoff.client.api import Client, Outcome, outcome_of
 from cutoff.client.local import LocalSystem
+from cutoff.client.plan import as_json as plan_as_json
+from cutoff.client.plan import make_plan
+from cutoff.client.plan_table import print_plan
 from cutoff.demo import DEFAULT_FACTS, create
 from cutoff.errors import (
     CutoffError,
@@ -88,6 +91,25 @@ def run(
         with publishing(roots.artifacts / job.name / "job.json") as record:  # the system's own store is gone by now
             record.write_text(json.dumps(_dict(job), indent=2) + "\n", encoding="utf-8")
         _finish(job, as_json)
+
+
+@app.command()
+def plan(
+    job_file: JobFile,
+    datasets: Datasets = None,
+    artifacts: Artifacts = None,
+    models: Models = None,
+    gpu: Annotated[str | None, typer.Option(help="A GPU to plan for, by its name [this machine's].")] = None,
+    gpu_memory_gib: Annotated[float | None, typer.Option(min=0.1, help="Its memory.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Says what a job will take of memory, disks and time; starts nothing and asks no server."""
+    with _errors_shown(as_json):
+        made = make_plan(load_job_yaml(job_file), _roots(datasets, artifacts, models), gpu, gpu_memory_gib)
+        if as_json:
+            print(json.dumps(plan_as_json(made), indent=2))
+        else:
+            print_plan(made, show.wide_console())
 
 
 @app.command()

@@ -197,6 +197,27 @@ ROCM: Mapping[str, Platform] = MappingProxyType(
 _OVERRIDE = "HSA_OVERRIDE_GFX_VERSION"
 
 
+_ARCHITECTURES: Mapping[str, str] = MappingProxyType(
+    {
+        "8060S": "gfx1151",
+        "MI210": "gfx90a",
+        "MI250": "gfx90a",
+        "MI300X": "gfx942",
+        "MI325X": "gfx942",
+        "7900 XTX": "gfx1100",
+        "9070 XT": "gfx1201",
+    }
+)
+"""The architecture of AMD's GPUs, by a part of the name they are sold under."""
+
+
+def platform_of_name(name: str) -> Platform | None:
+    """The platform of a GPU that is not here, by its name; None where the name does not tell."""
+    words = f" {name.replace('-', ' ')} "
+    arch = next((arch for part, arch in _ARCHITECTURES.items() if f" {part} " in words), None)
+    return platform_of("rocm", arch) if arch else None
+
+
 def platform_of(kind: Kind, arch: str = "", capability: tuple[int, int] | None = None) -> Platform:
     """Looks a device up; needs no hardware.
 

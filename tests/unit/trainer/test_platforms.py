@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from cutoff.trainer.platforms import CPU, CUDA, ROCM, Platform, detect, platform_of, with_override
+from cutoff.trainer.platforms import CPU, CUDA, ROCM, Platform, detect, platform_of, platform_of_name, with_override
 
 EXPERIMENTAL = "TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL"
 ROWS = [CPU, *(row for _, row in CUDA), *ROCM.values(), platform_of("rocm", "gfx9999")]
@@ -67,6 +67,11 @@ def test_warnings_depend_on_the_quantization() -> None:
 
 def test_an_unknown_gpu_is_told_so() -> None:
     assert "nothing is known of gfx1299" in platform_of("rocm", "gfx1299").warnings[0]
+
+
+def test_a_gpu_that_is_not_here_is_known_by_its_name() -> None:
+    assert platform_of_name("AMD Radeon 8060S Graphics") == ROCM["gfx1151"]
+    assert platform_of_name("NVIDIA RTX 4090") is None
 
 
 def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
