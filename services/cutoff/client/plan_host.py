@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,8 @@ def model_facts(spec: JobSpec) -> ModelFacts:
     notes = known.notes if known else ()
     if spec.base_model_is_folder:
         folder = Path(spec.base_model).expanduser()
-        check_model_folder(folder)
+        with suppress(ImportError):  # a client alone has no transformers to know architectures by
+            check_model_folder(folder)
         return ModelFacts(spec.base_model, _shape_in(folder), "its folder", folder, notes)
     hub_id, _, revision = spec.base_model.partition("@")
     snapshot = _cached(hub_id, revision or None)

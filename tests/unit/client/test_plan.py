@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,15 @@ def test_a_folder_is_planned_by_its_own_configuration_and_tokenizer(
     assert plan.model.shape.layers == 2
     assert "counted with the model's tokenizer" in plan.data.how
     assert "base model" not in [need.what for need in plan.disk]
+
+
+def test_a_client_alone_plans_too(roots: Roots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = "transformers.models.auto.modeling_auto"
+    for module in ("huggingface_hub", "numpy", "torch", "transformers", auto):
+        monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    assert make_plan(job(str(tmp_path), resources={"gpus": 0}), roots).data.how.startswith("estimated")
+    assert make_plan(job(), roots, "8060S", 96).memory.verdict == "fits"
 
 
 def test_a_model_in_the_cache_is_planned_by_its_configuration(hub: Hub, roots: Roots) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -83,6 +84,22 @@ def test_the_documents_table_is_not_exceeded_with_its_own_recipe(entry: Candidat
     ours = training_memory(entry.shape, batch, quantization=quantization, dtype="bfloat16", rank=16, recompute=True)
     document = estimate.document_vram_gb(entry.published, quantization)
     assert 0.15 * document < ours.total / GIB < 1.25 * document
+
+
+@pytest.mark.parametrize("entry", CANDIDATES, ids=lambda entry: entry.hub_id)
+def test_the_page_on_models_has_these_figures(entry: Candidate) -> None:
+    def cell(quantization: str) -> str:
+        short, full = (
+            training_memory(
+                entry.shape, batch, quantization=quantization, dtype="bfloat16", rank=16, recompute=batch.tokens > 256
+            ).total
+            for batch in (Batch(256, 80), Batch(2048, 1024))
+        )
+        document = estimate.document_vram_gb(entry.published, quantization)
+        return f"{short / GIB:.1f} / {full / GIB:.1f} / ~{document}"
+
+    row = f"| {entry.hub_id} | {cell('4bit')} | {cell('8bit')} | {cell('none')} |"
+    assert row in (Path(__file__).parents[3] / "docs/models.md").read_text("utf-8")
 
 
 def test_longer_batches_take_more_and_only_answers_have_logits() -> None:
