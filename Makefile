@@ -54,6 +54,10 @@ lint: setup ## ruff, mypy --strict, import-linter, buf
 bench-run-start: setup ## How long a run takes to start, from the forkserver and spawned
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.run_start
 
+.PHONY: bench-train
+bench-train: setup ## Training speed and memory against the document's recipe as written (about 25 minutes)
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.train
+
 .PHONY: bench-containers
 bench-containers: setup ## Start, memory at rest and job time of the composed system, against processes
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.containers

@@ -39,7 +39,13 @@ def register(grpc_server: grpc.aio.Server, runs: Runs, _: Roots) -> Sequence[str
     return ["cutoff.v1.TrainerService"]
 
 
-SERVICE = server.StageService("trainer", 50052, 9102, ("torch", "transformers"), register, ("artifacts", "cache"))
+_PRELOADED = (
+    *("torch", "torch._inductor.compile_fx", "transformers", "transformers.modeling_utils", "accelerate", "datasets"),
+    *("transformers.models.auto.modeling_auto", "transformers.generation.utils", "cutoff.trainer.prepare"),
+)
+"""What a run imports and takes long; not peft, which imports bitsandbytes, which asks torch for CUDA."""
+
+SERVICE = server.StageService("trainer", 50052, 9102, _PRELOADED, register, ("artifacts", "cache"))
 
 
 def main() -> None:
