@@ -156,5 +156,5 @@ def _fetch_file(snapshot: Snapshot, name: str, size: int, on_bytes: Callable[[in
         blob = snapshot.blobs / metadata.etag
         blob.parent.mkdir(parents=True, exist_ok=True)
         if not blob.exists():
-            download(url, blob, size, on_bytes)
+            download(url, blob, size or metadata.size or 0, on_bytes)  # a mirror may not list sizes
     hf_hub_download(snapshot.hub_id, name, revision=snapshot.commit)

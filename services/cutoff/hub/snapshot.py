@@ -107,8 +107,10 @@ def cached_snapshot(hub_id: str, revision: str | None) -> Snapshot | None:
     if not is_commit(commit):
         try:
             commit = (repository_folder(hub_id) / "refs" / commit).read_text("utf-8").strip()
-        except OSError:
+        except (OSError, ValueError):
             return None
+    if not is_commit(commit):
+        return None
     snapshot = Snapshot(hub_id, commit)
     return snapshot if snapshot.folder.is_dir() or snapshot.wanted() is not None else None
 

@@ -34,6 +34,9 @@ def test_training_uses_the_prepared_commit_and_asks_nobody(
     assert prepared["revision"] == commit
     assert Path(prepared["model_path"]) == Path(constants.HF_HUB_CACHE, "models--owner--model", "snapshots", commit)
 
+    fetched = [event.step for event in heard.of("progress") if event.unit == "byte"]
+    assert fetched[-1] == sum(map(len, files.values()))
+
     hub.add(ID, {**files, "LICENSE": b"another commit"})
     asked = len(hub.requests)
     plans: list[TrainingPlan] = []
