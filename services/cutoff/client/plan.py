@@ -7,7 +7,7 @@ Nothing is asked of a server or of the hub.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ _QUANTIZE_SECONDS_PER_GB = {"q8_0": 3.5, "q6_k": 12.2}
 _OTHER_QUANTS_SECONDS_PER_GB = 21.3
 """Per GB of the 16-bit model, measured once on two cores; q4_k_m's stands for its likes."""
 _COPIED_PER_SECOND = 300e6
+_START_SECONDS = 4.0
+"""Of each stage: a process, its libraries, a model of no size."""
 _PREPARED_PER_SECOND = 2000.0
 
 
@@ -49,8 +51,8 @@ class Memory:
     """Bytes with activations kept."""
     recomputed: TrainingMemory
     """Bytes with activations recomputed (gradient checkpointing)."""
-    document_gb: int
-    """The document's figure for a model of this size."""
+    document_gb: int | None
+    """The document's figure for a model of this size; None where its table has none."""
     available_bytes: int | None
     """Of the device, or the job's budget if that is less."""
     verdict: str
@@ -221,7 +223,7 @@ def times(
     parameters = model.shape.parameters
     size_gb = 2 * parameters / 1e9
     fetching = 0.0 if model.folder else 2 * parameters / _FETCHED_PER_SECOND
-    preparing = 5 + (data.training + data.validation) / _PREPARED_PER_SECOND
+    preparing = (data.training + data.validation) / _PREPARED_PER_SECOND
     converting = size_gb * (_F16_SECONDS_PER_GB + sum(map(_quantizing, spec.convert.quant_types)))
     found = [
         StageTime("prepare", preparing + fetching, "fetching at 100 Mbit/s included" if fetching else ""),
@@ -236,7 +238,9 @@ def times(
     if spec.install.enabled:
         copied = size_at_most(parameters, spec.convert.quant_types[0])
         found.append(StageTime("install", copied / _COPIED_PER_SECOND))
-    return tuple(found)
+    return tuple(
+        replace(each, seconds=None if each.seconds is None else each.seconds + _START_SECONDS) for each in found
+    )
 
 
 def training_seconds(

@@ -16,7 +16,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     """Prints a plan."""
     shape, data = plan.model.shape, plan.data
     say = _Says(console)
-    say(f"{plan.model.name}: {shape.parameters / 1e9:.2f} billion parameters, from {plan.model.where}")
+    say(f"{plan.model.name}: {_count(shape.parameters)} parameters, from {plan.model.where}")
     say(
         f"{data.training} training and {data.validation} validation examples of {data.mean_tokens:.0f} tokens "
         f"(longest {data.longest_tokens}); {data.how}"
@@ -38,9 +38,10 @@ def memory_table(memory: Memory) -> Table:
     table = Table(title="memory of the training", title_justify="left", box=SIMPLE_HEAD)
     for heading in ("", "weights", "adapter", "activations", "logits", "process", "together", "the document"):
         table.add_column(heading, justify="right" if heading else "left")
+    document = f"~{memory.document_gb} GB" if memory.document_gb else "-"
     for name, parts in (("activations kept", memory.kept), ("recomputed", memory.recomputed)):
         numbers = (parts.weights, parts.adapter, parts.activations, parts.logits, parts.context, parts.total)
-        table.add_row(name, *map(gib, numbers), f"~{memory.document_gb} GB")
+        table.add_row(name, *map(gib, numbers), document)
     return table
 
 
@@ -70,6 +71,10 @@ def time_table(plan: Plan) -> Table:
 def gib(size: float) -> str:
     """Bytes as a person reads them."""
     return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / (1 << 20):.0f} MiB"
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.2f} billion" if parameters >= 1e8 else f"{parameters / 1e6:.1f} million"
 
 
 def duration(seconds: float | None) -> str:

@@ -159,10 +159,10 @@ def training_memory(
     )
 
 
-def document_vram_gb(parameters: int, quantization: str) -> int:
-    """The document's figure for the nearest of its four sizes (nearest as a ratio)."""
-    _, row = min(_DOCUMENT, key=lambda entry: abs(math.log(entry[0] / parameters)))
-    return row[quantization]
+def document_vram_gb(parameters: int, quantization: str) -> int | None:
+    """The document's figure for the nearest of its four sizes (nearest as a ratio); None beyond twice that ratio."""
+    size, row = min(_DOCUMENT, key=lambda entry: abs(math.log(entry[0] / parameters)))
+    return row[quantization] if size / 2 <= parameters <= size * 2 else None
 
 
 def training_flops(computing_parameters: int, tokens: float, recompute: bool = False, reference: bool = False) -> float:
