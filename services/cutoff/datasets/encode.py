@@ -14,7 +14,7 @@ from cutoff.datasets.prompts import PromptTemplate
 from cutoff.datasets.tokenized import Tokens, Turn, tokenized
 from cutoff.errors import Fault, InvalidInput
 
-_BATCH = 1024
+_BATCH = 256
 
 
 class Encoder:

@@ -25,7 +25,7 @@ IGNORED = -100
 
 _COLUMNS = {"ids": "<i4", "offsets": "<i8", "answer_start": "<i4", "side": "u1"}
 _TYPECODES = {"ids": "i", "offsets": "q", "answer_start": "i", "side": "B"}
-_SPOOL = 1 << 20
+_SPOOL = 1 << 17
 """Tokens that a writer holds before it writes them to disk."""
 
 
