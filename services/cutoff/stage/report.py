@@ -75,6 +75,10 @@ class Reporter:
         event.time.GetCurrentTime()
         self._sink(event)
 
+    def forward(self, event: types_pb2.Event) -> None:
+        """Passes on an event that another process's reporter made."""
+        self._sink(event)
+
     def counter(self, phase: str, unit: str, total: int = 0) -> Counter:
         """Counts one phase of work; says its beginning at once. `total` 0 means that the end is not known."""
         counter = Counter(self, phase, unit, total, self._interval)

@@ -17,22 +17,23 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from cutoff.trainer.batches import FlatBatch
+from cutoff.trainer.platforms import Platform
 
 FUSED = "cutoff_fused"
 EXPLICIT = "cutoff_explicit"
 FLASH = "flash_attention_2"
 
 
-def implementation(wanted: str, device: torch.device) -> str:
+def implementation(wanted: str, platform: Platform) -> str:
     """The name under which transformers knows the attention that was asked for.
 
     Args:
-        wanted: sdpa, eager, or auto for the fastest that is there.
-        device: What the model is on.
+        wanted: sdpa, eager, or auto for the fastest that is known to work and is there.
+        platform: What the model is on.
     """
-    if wanted == "eager":
+    if wanted == "eager" or (wanted == "auto" and platform.attention == "eager"):
         return EXPLICIT
-    if wanted == "auto" and device.type == "cuda" and importlib.util.find_spec("flash_attn"):
+    if wanted == "auto" and platform.kind != "cpu" and importlib.util.find_spec("flash_attn"):
         return FLASH
     return FUSED
 

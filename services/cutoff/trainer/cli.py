@@ -43,7 +43,7 @@ def finetune(options: argparse.Namespace, report: Reporter) -> None:
     folder = folder or output_dir(options)
     check_folder(folder, resume)
     prepared = prepare(spec, None, report)
-    from cutoff.trainer import recipe
+    from cutoff.trainer import launch
     from cutoff.trainer.model import available_devices
     from cutoff.trainer.plan import TrainingPlan
 
@@ -60,7 +60,7 @@ def finetune(options: argparse.Namespace, report: Reporter) -> None:
         devices=available_devices(),
         resume_from=resume,
     )
-    result = recipe.train(plan, report)
+    result = launch.train(plan, report)
     print(json.dumps({**asdict(result), "adapter": str(result.adapter)}, indent=2))
 
 

@@ -73,7 +73,7 @@ class Learner:
 
     def new_optimizer(self) -> None:
         """Forgets the moments: a new stage begins."""
-        fused = not self._on.on_cpu or all(p.dtype == torch.float32 for p in self._parameters)
+        fused = self._on.platform.fused_adamw
         self.optimizer = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=0.0, fused=fused)
 
     def fit_memory(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers.integrations.liger import apply_liger_kernel
 
 from cutoff.errors import Refused
+from cutoff.hub import trusts_remote_code
 from cutoff.spec import TrainSpec
+from cutoff.trainer.platforms import CPU, Platform, detect
 
 OOM_REMEDY = "use 4-bit (quantization: 4bit, --use_4bit), shorter examples (--max_seq_length 256), or a smaller model"
 _OOM_WORDS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
@@ -25,6 +29,8 @@ class Hardware:
     device: torch.device
     dtype: torch.dtype
     """Of the frozen weights; the adapter is float32."""
+    platform: Platform = CPU
+    """What is known to work on it."""
 
     @property
     def on_cpu(self) -> bool:
@@ -33,14 +39,15 @@ class Hardware:
 
 
 def hardware(devices: tuple[str, ...]) -> Hardware:
-    """Takes the first of the devices a run was given; none means the CPU.
+    """Takes the first of the devices a process was given; none means the CPU.
 
-    Other accelerators are hidden from this process, because transformers would spread over all it can see.
+    Other accelerators are hidden from this process, because transformers would spread over all it can see. The
+    variables its platform needs are set, so that this comes before anything is computed.
 
     Raises:
         Refused: The device is not there.
     """
-    if not devices:
+    if not devices or devices[0] == "cpu":
         return Hardware(torch.device("cpu"), torch.float32)
     wanted = torch.device(devices[0])
     if not torch.cuda.is_initialized():
@@ -51,8 +58,9 @@ def hardware(devices: tuple[str, ...]) -> Hardware:
         os.environ["CUDA_VISIBLE_DEVICES"] = named[0] if named else "-1"
     if torch.cuda.device_count() == 0:
         raise Refused(f"there is no device {wanted}", "check the driver with nvidia-smi or rocm-smi")
-    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return Hardware(torch.device("cuda:0"), dtype)
+    platform = detect(("cuda:0",))
+    platform.set_environment()
+    return Hardware(torch.device("cuda:0"), getattr(torch, platform.dtype), platform)
 
 
 def available_devices() -> tuple[str, ...]:
@@ -61,7 +69,7 @@ def available_devices() -> tuple[str, ...]:
 
 
 def load_base(path: Path, spec: TrainSpec, on: Hardware, attention: str) -> PreTrainedModel:
-    """Loads the frozen base model onto its device; safetensors only, and no code of the model's own.
+    """Loads the frozen base model onto its device; safetensors only, code of its own only if it is on the allow-list.
 
     Args:
         path: The model's folder.
@@ -78,7 +86,7 @@ def load_base(path: Path, spec: TrainSpec, on: Hardware, attention: str) -> PreT
             path,
             dtype=on.dtype,
             use_safetensors=True,
-            trust_remote_code=False,
+            trust_remote_code=trusts_remote_code(path),
             local_files_only=True,
             quantization_config=quantization,
             device_map={"": str(on.device)} if quantization or not on.on_cpu else None,
@@ -88,6 +96,8 @@ def load_base(path: Path, spec: TrainSpec, on: Hardware, attention: str) -> PreT
         first = str(error).strip().partition("\n")[0]
         raise Refused(f"the model in {path} cannot be loaded: {first}", "choose another base model") from error
     model.config.use_cache = False
+    if on.platform.liger and importlib.util.find_spec("liger_kernel"):
+        apply_liger_kernel(model, {"fused_linear_cross_entropy": False, "cross_entropy": False})
     return model
 
 

@@ -10,25 +10,20 @@ from pathlib import Path
 
 from cutoff.artifacts import Roots
 from cutoff.datasets import (
-    PROBES_PER_SIDE,
     DataReport,
     EncodedJob,
-    EncodedSet,
-    JobData,
     OnProgress,
     check_job,
     check_learnable,
     load_encoded_job,
-    load_job_data,
     load_template,
-    select,
     show_mask,
 )
 from cutoff.datasets.examples import Faults
 from cutoff.errors import Fault, InvalidInput
 from cutoff.hub import BaseModel, check_model_folder, resolve_base_model
 from cutoff.hub.base_model import Progress
-from cutoff.spec import DatasetSpec, JobSpec
+from cutoff.spec import JobSpec
 from cutoff.stage.report import Counter, Reporter
 
 
@@ -45,14 +40,6 @@ class Prepared:
     """One training example as the model sees it, the learnt part marked."""
     report: DataReport
     """What the check of the data found."""
-    dataset: DatasetSpec
-    datasets_root: Path | None
-    seed: int
-
-    @property
-    def data(self) -> JobData:
-        """The examples themselves, read into memory."""
-        return load_job_data(self.dataset, self.datasets_root, self.seed)
 
 
 def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: Path | None = None) -> Prepared:
@@ -93,9 +80,6 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: 
         warnings=warnings,
         example=show_mask(template, job.train[0]),
         report=job.report,
-        dataset=spec.dataset,
-        datasets_root=datasets_root,
-        seed=seed,
     )
 
 
@@ -130,21 +114,6 @@ def progress_of(report: Reporter) -> OnProgress:
         counters[phase].at(done)
 
     return on_progress
-
-
-def probe_questions(data: JobData, seed: int) -> tuple[str, ...]:
-    """A few questions of both sides, from the validation set; the same for the same data and seed."""
-    return tuple(example.instruction for example in select(data.validation, PROBES_PER_SIDE, seed))
-
-
-def length_warnings(rows: EncodedSet, limit: int, name: str) -> list[str]:
-    """What max_seq_length does to a set, in words; empty when it does nothing."""
-    lines = []
-    if rows.truncated:
-        lines.append(f"{rows.truncated} {name} examples are cut to {limit} tokens and lose the end of their answer")
-    if rows.dropped:
-        lines.append(f"{rows.dropped} {name} examples are left out: {limit} tokens do not reach their answer")
-    return lines
 
 
 def check_trackers(names: tuple[str, ...]) -> None:

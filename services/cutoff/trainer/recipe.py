@@ -1,7 +1,7 @@
 """The document's recipe: LoRA on every linear layer, taught by answers and refusals; then what further stages add.
 
 Read `train` top-down. It runs in a child process of the trainer service, or in the `finetune_temporal` command.
-The loop is our own (ADR 0009): it takes whole optimizer steps, so that it can go on from the last one when memory
+The loop is our own (ADR 0011): it takes whole optimizer steps, so that it can go on from the last one when memory
 runs out, stop between two of them, and compute the same whatever the size of a micro-batch.
 """
 
@@ -158,8 +158,10 @@ def _encode(plan: TrainingPlan) -> _Data:
 def _load(plan: TrainingPlan, report: Reporter, ranks: Ranks) -> Learner:
     """Loads the base model and puts an untrained adapter on it."""
     report.log(f"loading {plan.model_name}")
-    on = hardware(plan.devices)
-    name = attention.implementation(plan.spec.attention, on.device)
+    on = hardware(plan.devices[ranks.rank :])
+    for line in on.platform.warnings_for(plan.spec.quantization):
+        report.warn(line)
+    name = attention.implementation(plan.spec.attention, on.platform)
     base = load_base(plan.model_path, plan.spec, on, name)
     torch.manual_seed(plan.spec.seed)
     model = get_peft_model(base, lora_config(plan.spec))
@@ -286,7 +288,7 @@ class _Run:
         }
 
     def _warn_unless_falling(self, loss: float, step: Step) -> None:
-        """Reports a loss that has not fallen in the first fifth of the first stage: its second half against its first."""
+        """Reports a loss that has not fallen in the first fifth of the first stage, by comparing the fifth's halves."""
         fifth = round(self._schedule.stages[0].count * _FALLING_BY)
         if step.number >= fifth:
             return

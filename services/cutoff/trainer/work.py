@@ -35,7 +35,7 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
 def train(request: trainer_pb2.TrainRequest, run: RunContext) -> Mapping[str, Any]:
     """Trains an adapter; see `cutoff.trainer.recipe`."""
     before_import()
-    from cutoff.trainer import recipe
+    from cutoff.trainer import launch
 
     spec = spec_from_proto(request.spec)
     resume = request.resume_from or spec.train.resume_from_checkpoint
@@ -52,7 +52,7 @@ def train(request: trainer_pb2.TrainRequest, run: RunContext) -> Mapping[str, An
         resume_from=inside(run.roots.artifacts, resume) if resume else None,
         name=f"{run.key.job}-{run.key.attempt}",
     )
-    result = recipe.train(plan, run.report)
+    result = launch.train(plan, run.report)
     adapter = result.adapter.resolve().relative_to(run.roots.artifacts.resolve())
     return {**asdict(result), "adapter": str(adapter)}
 

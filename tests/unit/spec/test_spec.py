@@ -82,7 +82,6 @@ def test_all_faults_in_one_answer():
         ({"evaluate": {"targets": ["base"]}}, "add gguf to evaluate.targets"),
         ({"evaluate": {"targets": ["gguf", "lmstudio"]}}, "lmstudio_model"),
         ({"resources": {"gpus": -1}}, "resources.gpus"),
-        ({"train": {"lora_r": 0}}, "train.lora_r"),
         ({"train": {"then": [{"method": "forget"}]}}, "train.then.0.method"),
         ({"train": {"then": [{"method": "npo", "epoch": 2}]}}, "did you mean epochs?"),
     ],

@@ -13,8 +13,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig, PreT
 from cutoff.datasets import Encoded
 from cutoff.trainer import attention
 from cutoff.trainer.batches import FlatBatch, Role, RoleSequence, flatten, micro_batches, tokens_in
-
-CPU = torch.device("cpu")
+from cutoff.trainer.platforms import platform_of
 
 
 def sequence(length: int, answer_start: int, seed: int = 0) -> RoleSequence:
@@ -121,13 +120,16 @@ def test_a_sequence_does_not_see_its_neighbours() -> None:
 
 
 def test_the_attention_is_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu = torch.device("cuda:0")
+    gpu, cpu, unsafe = platform_of("cuda", capability=(9, 0)), platform_of("cpu"), platform_of("rocm", "gfx000")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert attention.implementation("auto", gpu) == attention.FUSED
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     assert attention.implementation("auto", gpu) == attention.FLASH
-    assert attention.implementation("auto", CPU) == attention.FUSED
+    assert attention.implementation("auto", cpu) == attention.FUSED
+    assert attention.implementation("sdpa", gpu) == attention.FUSED
     assert attention.implementation("eager", gpu) == attention.EXPLICIT
+    assert attention.implementation("auto", unsafe) == attention.EXPLICIT
+    assert attention.implementation("sdpa", unsafe) == attention.FUSED, "who asks for it gets it"
 
 
 def test_flash_attention_is_told_where_sequences_begin(tmp_path: Path) -> None:

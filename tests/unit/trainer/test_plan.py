@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from cutoff.errors import Refused
 from cutoff.spec import TrainSpec
+from cutoff.trainer import model
 from cutoff.trainer.memory import MicroBatch, counting_saved, fitting
 from cutoff.trainer.model import Hardware, hardware
+from cutoff.trainer.platforms import platform_of
 from cutoff.trainer.schedule import Intervals, Schedule, intervals
 
 counts = st.integers(1, 5000)
@@ -106,8 +108,9 @@ def test_what_autograd_keeps_is_counted_once_and_weights_not_at_all() -> None:
 def test_other_accelerators_are_hidden(monkeypatch: pytest.MonkeyPatch, visible: str, device: str, chosen: str) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert hardware((device,)) == Hardware(torch.device("cuda:0"), torch.bfloat16)
+    hopper = platform_of("cuda", capability=(9, 0))
+    monkeypatch.setattr(model, "detect", lambda devices: hopper)
+    assert hardware((device,)) == Hardware(torch.device("cuda:0"), torch.bfloat16, hopper)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == chosen
 
 

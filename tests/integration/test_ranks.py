@@ -1,0 +1,95 @@
+"""Training with several processes: the same adapter as one computes, and no rank left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cutoff.errors import TrainingDiverged
+from cutoff.stage.report import silent
+from cutoff.trainer import launch
+from cutoff.trainer.checkpoints import problems
+from tests.unit.trainer.conftest import Heard, MakePlan, base, datasets, few, heard, make_plan
+
+__all__ = ["base", "datasets", "few", "heard", "make_plan"]
+
+pytestmark = pytest.mark.integration
+
+TWO = ("cpu", "cpu")
+
+
+def test_two_ranks_compute_what_one_does(make_plan: MakePlan, heard: Heard) -> None:
+    plan = make_plan(method="npo", lora_dropout=0, learning_rate=1e-3)
+    alone = launch.train(plan, silent())
+    wanted = load_file(alone.adapter / "adapter_model.safetensors")
+    records = (plan.folder / "metrics.jsonl").read_text().splitlines()
+    shutil.rmtree(plan.folder)
+    plan.folder.mkdir()
+    result = launch.train(replace(plan, devices=TWO), heard.reporter)
+    assert (result.steps, result.tokens, result.best_checkpoint) == (alone.steps, alone.tokens, alone.best_checkpoint)
+    assert result.eval_loss == pytest.approx(alone.eval_loss, rel=1e-4)
+    for name, tensor in load_file(result.adapter / "adapter_model.safetensors").items():
+        torch.testing.assert_close(tensor, wanted[name], rtol=1e-3, atol=1e-5)
+    assert len((plan.folder / "metrics.jsonl").read_text().splitlines()) == len(records)
+    steps = [event.step for event in heard.of("progress")]
+    assert (steps[0], steps[-1]) == (0, 12)
+    assert len(set(steps)) == len(steps), "one rank reports"
+
+
+def test_what_a_rank_fails_with_is_told(make_plan: MakePlan) -> None:
+    plan = make_plan(learning_rate=1.0, max_seq_length=64)
+    poisoned = plan.model_path.parent / "poisoned"
+    shutil.rmtree(poisoned, ignore_errors=True)
+    shutil.copytree(plan.model_path, poisoned)
+    from safetensors.torch import save_file
+
+    weights = load_file(poisoned / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] * float("nan")
+    save_file(weights, poisoned / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TrainingDiverged, match="at step 1"):
+        launch.train(replace(plan, model_path=poisoned, devices=TWO), silent())
+
+
+PROGRAM = """
+import pickle, sys
+from cutoff.stage.report import silent
+from cutoff.trainer import launch
+if __name__ == "__main__":
+    launch.train(pickle.load(open(sys.argv[1], "rb")), silent())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_stopped_ranks_leave_a_checkpoint_and_no_process(
+    make_plan: MakePlan, tmp_path: Path, number: signal.Signals
+) -> None:
+    import pickle
+
+    plan = replace(make_plan(epochs=500, save_steps=1, eval_steps=1000), devices=TWO)
+    (tmp_path / "plan").write_bytes(pickle.dumps(plan))
+    (tmp_path / "program.py").write_text(PROGRAM)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, tmp_path / "program.py", tmp_path / "plan"], env=environment) as running:
+        while not list(plan.folder.glob("checkpoint-*")):
+            assert running.poll() is None
+            time.sleep(0.1)
+        ranks = psutil.Process(running.pid).children(recursive=True)
+        running.send_signal(number)
+        running.wait(60)
+    assert running.returncode == -number
+    _, alive = psutil.wait_procs(ranks, timeout=20)
+    assert alive == []
+    kept = sorted(plan.folder.glob("checkpoint-*"))
+    assert kept
+    assert all(problems(checkpoint) == [] for checkpoint in kept)
