@@ -97,11 +97,6 @@ class EncodedSet:
         return (self[index] for index in range(len(self)))
 
     @property
-    def rows(self) -> tuple[Encoded, ...]:
-        """All of them as objects, which takes much more memory."""
-        return tuple(self)
-
-    @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each example, prompts included."""
         return np.diff(self.offsets)

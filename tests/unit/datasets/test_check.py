@@ -3,14 +3,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cutoff.datasets import load_job_data, row_index
+from cutoff.datasets import answers, load_job_data, row_index
 from cutoff.datasets.answer_text import contradict, looks_cut, says_nothing
 from cutoff.datasets.check import check_data, check_job
 from cutoff.datasets.examples import SHOWN_FAULTS, Faults
+from cutoff.datasets.job_files import DataFile
+from cutoff.datasets.read import read_answers
 from cutoff.datasets.report import DataReport, Finding
 from cutoff.errors import InvalidInput
 from cutoff.spec import DatasetSpec, parse_job
@@ -259,3 +262,32 @@ def test_the_check_refuses_what_the_reading_refuses_and_counts_the_same(
 
 
 REFUSED = ("taught_both_ways", "contradiction")
+
+
+@given(hashes=st.lists(st.integers(0, 5), max_size=30))
+def test_repeated_values_are_found_in_the_order_of_their_first_places(hashes: list[int]) -> None:
+    places: dict[int, list[int]] = {}
+    for place, value in enumerate(hashes):
+        places.setdefault(value, []).append(place)
+    wanted = [each for each in places.values() if len(each) > 1]
+    assert [each.tolist() for each in row_index.repeated(np.array(hashes, np.uint64))] == wanted
+
+
+questions = st.sampled_from(["Who?", "who?", "Where?", " Where?", "Ё?"])
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pairs=st.lists(st.tuples(questions, st.sampled_from(["Ada", "Bo"])), max_size=8), colliding=st.booleans())
+def test_answers_on_disk_are_those_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pairs: list[tuple[str, str]], colliding: bool
+) -> None:
+    real = row_index.text_hash
+    monkeypatch.setattr(answers, "text_hash", lambda text: 7 if colliding else real(text))
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps({"instruction": asked, "answer": said}) + "\n" for asked, said in pairs))
+    in_memory, on_disk = Faults(), Faults()
+    wanted = read_answers(path, in_memory, "answers.jsonl")
+    with answers.Answers(DataFile("answers", "answers.jsonl", path, None, None), on_disk) as found:
+        assert {str(fault) for fault in on_disk.shown} == {str(fault) for fault in in_memory.shown}
+        for question in ("Who?", "who?", "Where?", "Ё?", "Never?"):
+            assert found.get(question) == wanted.get(question)
