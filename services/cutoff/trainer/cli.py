@@ -82,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     packing.add_argument("--use_4bit", action="store_true", help="Enable 4-bit quantization (QLoRA)")
     packing.add_argument("--use_8bit", action="store_true", help="Enable 8-bit quantization")
     spec.add_argument("--wandb", action="store_true", help="Enable Weights & Biases logging")
+    _objective_options(spec)
     spec.add_argument("--prompt_format", default="chat", help="chat: the model's own template; alpaca: write one")
     resume = spec.add_mutually_exclusive_group()
     resume.add_argument("--resume_from_checkpoint", help="Go on from this checkpoint folder")
@@ -91,6 +92,15 @@ def parser() -> argparse.ArgumentParser:
         help="Go on from the newest checkpoint in --output_dir, or of the newest unfinished run in output/",
     )
     return spec
+
+
+def _objective_options(spec: argparse.ArgumentParser) -> None:
+    """What goes beyond the document: its phases 3 and 4."""
+    spec.add_argument("--method", default="sft", help="sft, grad_ascent, grad_diff, npo, simnpo or dpo")
+    spec.add_argument("--answers", help="True answers of unlearn questions, where metadata.original_answer lacks")
+    spec.add_argument("--retain_loss", default="nll", help="Beside an unlearning method: nll, or kl to the base model")
+    spec.add_argument("--memory_budget_gib", type=float, help="What training may take of the device's memory")
+    spec.add_argument("--early_stopping_patience", type=int, help="Evaluations without a lower loss, then stop")
 
 
 def _data_options(spec: argparse.ArgumentParser) -> None:
@@ -132,11 +142,14 @@ def job_spec(options: argparse.Namespace) -> JobSpec:
     """
     files = ("retain_train", "retain_val", "unlearn_train", "unlearn_val")
     dataset = {"dev": options.dev_path} if options.dev else {name: getattr(options, name) for name in files}
+    if options.answers:
+        dataset["answers"] = options.answers
     numbers = (
         *("epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "warmup_ratio", "max_seq_length"),
         *("lora_r", "lora_alpha", "lora_dropout", "eval_steps", "save_steps", "seed", "prompt_format"),
     )
-    train: dict[str, Any] = {name: getattr(options, name) for name in numbers}
+    others = ("method", "retain_loss", "memory_budget_gib", "early_stopping_patience")
+    train: dict[str, Any] = {name: getattr(options, name) for name in (*numbers, *others)}
     train["quantization"] = "4bit" if options.use_4bit else "8bit" if options.use_8bit else "none"
     train["report_to"] = ("wandb",) if options.wandb else ()
     base = options.model_name

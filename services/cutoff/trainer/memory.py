@@ -16,6 +16,8 @@ GIB = 1 << 30
 
 _SHARE_OF_FREE = 0.8
 """Of the memory that is free, this is taken where the job names no budget."""
+_SHARE_OF_LIMIT = 0.95
+"""Of a budget; the rest is for what comes after the last step."""
 _OVER_SAVED = 1.5
 """A step's peak over what autograd keeps: gradients that flow back, and what the allocator leaves unused."""
 _MOST_TOKENS = {"cpu": 4096}
@@ -57,7 +59,7 @@ def fitting(budget: float, token: float, layers: int, layer_input: float, longes
 def activation_budget(limit_gib: float | None, device: torch.device) -> float:
     """Bytes there are for activations: up to the limit, or a share of what is free now that the model is loaded."""
     if limit_gib is not None:
-        return max(0.0, limit_gib * GIB - held_bytes(device))
+        return max(0.0, _SHARE_OF_LIMIT * limit_gib * GIB - held_bytes(device))
     free = available_bytes() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
     return _SHARE_OF_FREE * free
 

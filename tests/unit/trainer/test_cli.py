@@ -40,6 +40,11 @@ ADDED = {
     "resume_from_checkpoint": None,
     "resume_latest": False,
     "seed": 42,
+    "method": "sft",
+    "answers": None,
+    "retain_loss": "nll",
+    "memory_budget_gib": None,
+    "early_stopping_patience": None,
 }
 
 
@@ -53,6 +58,13 @@ def test_the_options_become_a_job_with_the_same_values() -> None:
     assert (spec.train.epochs, spec.train.quantization, spec.train.report_to) == (0.5, "8bit", ("wandb",))
     assert (spec.train.lora_r, spec.dataset.retain_val) == (8, DOCUMENT["retain_val"])
     assert cli.job_spec(cli.parser().parse_args(["--dev"])).dataset.files() == {"dev": DOCUMENT["dev_path"]}
+
+
+def test_an_unlearning_objective_and_its_answers_are_passed_on() -> None:
+    flags = ["--method", "npo", "--retain_loss", "kl", "--answers", "a.jsonl", "--memory_budget_gib", "6.5"]
+    spec = cli.job_spec(cli.parser().parse_args(flags))
+    assert (spec.train.method, spec.train.retain_loss, spec.train.memory_budget_gib) == ("npo", "kl", 6.5)
+    assert spec.dataset.answers == "a.jsonl"
 
 
 def test_wrong_values_are_named_all_at_once() -> None:

@@ -147,6 +147,18 @@ def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(
         torch.testing.assert_close(tensor, wanted[name], rtol=1e-3, atol=1e-4)
 
 
+def test_a_small_budget_changes_the_micro_batch_and_not_the_result(make_plan: MakePlan, heard: Heard) -> None:
+    plain = recipe.train(make_plan(lora_dropout=0), silent())
+    wanted = weights(plain.adapter)
+    shutil.rmtree(plain.adapter.parent)
+    result = recipe.train(make_plan(lora_dropout=0, memory_budget_gib=0.01), heard.reporter)
+    assert (plain.activations_recomputed, result.activations_recomputed) == (False, True)
+    assert result.micro_batch_tokens < plain.micro_batch_tokens
+    assert any("activations recomputed" in line for line in heard.lines("INFO"))
+    for name, tensor in weights(result.adapter).items():
+        torch.testing.assert_close(tensor, wanted[name], rtol=1e-3, atol=1e-4)
+
+
 def test_out_of_memory_in_an_evaluation_is_mended_too(
     make_plan: MakePlan, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
