@@ -1,17 +1,30 @@
 """The document's JSONL data sets: reading, checking, rendering with one template.
 
-Nothing here imports torch; transformers is imported when a tokenizer is loaded.
+Nothing here imports torch; transformers is imported when a tokenizer is loaded, numpy when a name of `_WITH_NUMPY` is
+first asked for: servers and commands that only read their flags need neither.
 """
 
-from cutoff.datasets.check import NEED_TRUE_ANSWERS, OnProgress, check_data, check_job, require_truths
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from cutoff.datasets.document import DOCUMENT_QUESTIONS
-from cutoff.datasets.encode import check_learnable, encode_examples, show_mask
-from cutoff.datasets.encoded import IGNORED, Encoded, EncodedSet
-from cutoff.datasets.encoded_job import PROBES_PER_SIDE, EncodedJob, load_encoded_job
 from cutoff.datasets.examples import SIDES, Example, InvalidData, Side
 from cutoff.datasets.job_data import JobData, fill_answers, load_examples, load_job_data, of_side, select
 from cutoff.datasets.prompts import PromptFormat, PromptTemplate, load_template, template_of
 from cutoff.datasets.report import DataReport, Finding
+
+if TYPE_CHECKING:
+    from cutoff.datasets.check import NEED_TRUE_ANSWERS, OnProgress, check_data, check_job, require_truths
+    from cutoff.datasets.encode import check_learnable, encode_examples, show_mask
+    from cutoff.datasets.encoded import IGNORED, Encoded, EncodedSet
+    from cutoff.datasets.encoded_job import PROBES_PER_SIDE, EncodedJob, load_encoded_job
+
+_WITH_NUMPY = {
+    "check": ("NEED_TRUE_ANSWERS", "OnProgress", "check_data", "check_job", "require_truths"),
+    "encode": ("check_learnable", "encode_examples", "show_mask"),
+    "encoded": ("IGNORED", "Encoded", "EncodedSet"),
+    "encoded_job": ("PROBES_PER_SIDE", "EncodedJob", "load_encoded_job"),
+}
 
 __all__ = [
     "DOCUMENT_QUESTIONS",
@@ -46,3 +59,11 @@ __all__ = [
     "show_mask",
     "template_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the module of a name that needs numpy."""
+    for module, names in _WITH_NUMPY.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

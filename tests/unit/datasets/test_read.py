@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cutoff import datasets
 from cutoff.datasets import InvalidData, load_examples, load_job_data, of_side, read, select
 from cutoff.datasets.examples import SHOWN_FAULTS
 from cutoff.errors import InvalidInput
@@ -208,3 +209,9 @@ def test_faults_carry_the_number_of_their_line(tmp_path: Path, rows: list[dict[s
         return set()
 
     assert bad_lines(*rows) == {number for number, row in enumerate(rows, 1) if bad_lines(row)}
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(getattr(datasets, name) is not None for name in datasets.__all__)
+    with pytest.raises(AttributeError):
+        datasets.nothing  # noqa: B018
