@@ -98,7 +98,7 @@ def _start(tracker: str, folder: Path, name: str, options: dict[str, Any]) -> An
 
     PartialState()  # the trackers ask it which process they are in
     arguments: dict[str, dict[str, str]] = {
-        "wandb": {"run_name": _PROJECT, "name": name},
+        "wandb": {"run_name": _PROJECT, "name": name, "dir": str(folder)},
         "mlflow": {"experiment_name": _PROJECT, "run_name": name},
         "tensorboard": {"run_name": "tensorboard", "logging_dir": str(folder)},
     }
