@@ -127,6 +127,7 @@ def _training_options(spec: argparse.ArgumentParser) -> None:
         ("--lora_alpha", int, 32, "LoRA alpha"),
         ("--lora_dropout", float, 0.05, "LoRA dropout"),
         ("--eval_steps", int, 100, "Steps between evaluations; shrunk to fit a short run"),
+        ("--eval_limit", int, 200, "Validation examples a side that are measured while training"),
         ("--save_steps", int, 500, "Steps between checkpoints; shrunk to fit a short run"),
         ("--seed", int, 42, "Random seed"),
     )
@@ -146,7 +147,7 @@ def job_spec(options: argparse.Namespace) -> JobSpec:
         dataset["answers"] = options.answers
     numbers = (
         *("epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "warmup_ratio", "max_seq_length"),
-        *("lora_r", "lora_alpha", "lora_dropout", "eval_steps", "save_steps", "seed", "prompt_format"),
+        *("lora_r", "lora_alpha", "lora_dropout", "eval_steps", "eval_limit", "save_steps", "seed", "prompt_format"),
     )
     others = ("method", "retain_loss", "memory_budget_gib", "early_stopping_patience")
     train: dict[str, Any] = {name: getattr(options, name) for name in (*numbers, *others)}

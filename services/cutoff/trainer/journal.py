@@ -74,7 +74,7 @@ def journal(
         opened.close()
 
 
-def draw(records: Sequence[Record], path: Path) -> None:
+def draw(records: Sequence[Record], path: Path, title: str) -> None:
     """Draws training and validation loss over the steps as a PNG."""
     from matplotlib.figure import Figure
 
@@ -84,7 +84,7 @@ def draw(records: Sequence[Record], path: Path) -> None:
         points = [(record["step"], record[name]) for record in records if name in record]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, markersize=4, linewidth=1)
-    axes.set(xlabel="optimizer step", ylabel="loss", title=path.parent.name)
+    axes.set(xlabel="optimizer step", ylabel="loss", title=title)
     axes.grid(alpha=0.3)
     axes.legend()
     with publishing(path) as partial:

@@ -9,7 +9,7 @@ from typing import Any
 from cutoff.spec import DatasetSpec, TrainSpec
 
 _NOT_PART_OF_THE_RECIPE = (
-    *("batch_size", "gradient_accumulation_steps", "eval_steps", "save_steps", "report_to"),
+    *("batch_size", "gradient_accumulation_steps", "eval_steps", "save_steps", "report_to", "eval_limit"),
     *("resume_from_checkpoint", "memory_budget_gib", "attention", "early_stopping_patience"),
 )
 """Options that may change when a run goes on: they do not change what a step is."""

@@ -94,10 +94,15 @@ class _Data:
         unlearn = self.sets.train.sides == SIDES.index("unlearn")
         return np.flatnonzero(objective.uses(unlearn, self.sets.train_truths.lengths > 0))
 
-    def validating(self, objective: Objective) -> list[Example]:
-        """What an objective is measured on."""
-        pairs = zip(self.sets.validation, self.sets.validation_truths, strict=True)
-        return [example for pair in pairs if (example := objective.example(*pair))]
+    def validating(self, objective: Objective, limit: int, seed: int) -> list[Example]:
+        """What an objective is measured on: at most so many lines a side, drawn with the seed."""
+        rows, truths = self.sets.validation, self.sets.validation_truths
+        generator = np.random.default_rng(seed)
+        drawn: list[int] = []
+        for side in range(len(SIDES)):
+            lines = np.flatnonzero(rows.sides == side)
+            drawn += sorted(generator.permutation(lines)[:limit].tolist())
+        return [example for line in drawn if (example := objective.example(rows[line], truths[line]))]
 
     def digest(self) -> str:
         """The SHA-256 of the training set's tokens, true answers included."""
@@ -202,7 +207,8 @@ class _Run:
         self._recipe = saved.recipe
         self._intervals: Intervals = intervals(schedule.total, plan.spec.eval_steps, plan.spec.save_steps)
         self._measures = Measures(report, learner.model, learner.device, schedule.total)
-        self._validating = [data.validating(objective) for objective in objectives]
+        limit, seed = plan.spec.eval_limit, plan.spec.seed
+        self._validating = [data.validating(objective, limit, seed) for objective in objectives]
         self._first_losses: list[float] = []
         self._stopped_early = False
 
@@ -384,7 +390,7 @@ class _Run:
         ):
             with publishing(folder / name) as partial:
                 partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        draw(records, folder / CURVE)
+        draw(records, folder / CURVE, self._plan.name or folder.name)
         with publishing_folder(folder / FINAL) as partial:
             save_adapter(self._learner.model, partial)
             carry_tokenizer(self._plan.model_path, partial, self._data.template.tokenizer)

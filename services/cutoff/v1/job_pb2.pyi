@@ -53,7 +53,7 @@ class DatasetSpec(_message.Message):
     def __init__(self, retain_train: _Optional[str] = ..., retain_val: _Optional[str] = ..., unlearn_train: _Optional[str] = ..., unlearn_val: _Optional[str] = ..., dev: _Optional[str] = ..., answers: _Optional[str] = ...) -> None: ...
 
 class TrainSpec(_message.Message):
-    __slots__ = ("method", "epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "warmup_ratio", "max_seq_length", "lora_r", "lora_alpha", "lora_dropout", "quantization", "prompt_format", "eval_steps", "save_steps", "seed", "report_to", "resume_from_checkpoint", "retain_loss", "retain_weight", "forget_weight", "beta", "delta", "then", "early_stopping_patience", "memory_budget_gib", "attention")
+    __slots__ = ("method", "epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "warmup_ratio", "max_seq_length", "lora_r", "lora_alpha", "lora_dropout", "quantization", "prompt_format", "eval_steps", "save_steps", "seed", "report_to", "resume_from_checkpoint", "retain_loss", "retain_weight", "forget_weight", "beta", "delta", "then", "early_stopping_patience", "memory_budget_gib", "attention", "eval_limit")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +80,7 @@ class TrainSpec(_message.Message):
     EARLY_STOPPING_PATIENCE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BUDGET_GIB_FIELD_NUMBER: _ClassVar[int]
     ATTENTION_FIELD_NUMBER: _ClassVar[int]
+    EVAL_LIMIT_FIELD_NUMBER: _ClassVar[int]
     method: str
     epochs: float
     batch_size: int
@@ -106,7 +107,8 @@ class TrainSpec(_message.Message):
     early_stopping_patience: int
     memory_budget_gib: float
     attention: str
-    def __init__(self, method: _Optional[str] = ..., epochs: _Optional[float] = ..., batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., warmup_ratio: _Optional[float] = ..., max_seq_length: _Optional[int] = ..., lora_r: _Optional[int] = ..., lora_alpha: _Optional[int] = ..., lora_dropout: _Optional[float] = ..., quantization: _Optional[str] = ..., prompt_format: _Optional[str] = ..., eval_steps: _Optional[int] = ..., save_steps: _Optional[int] = ..., seed: _Optional[int] = ..., report_to: _Optional[_Iterable[str]] = ..., resume_from_checkpoint: _Optional[str] = ..., retain_loss: _Optional[str] = ..., retain_weight: _Optional[float] = ..., forget_weight: _Optional[float] = ..., beta: _Optional[float] = ..., delta: _Optional[float] = ..., then: _Optional[_Iterable[_Union[StageSpec, _Mapping]]] = ..., early_stopping_patience: _Optional[int] = ..., memory_budget_gib: _Optional[float] = ..., attention: _Optional[str] = ...) -> None: ...
+    eval_limit: int
+    def __init__(self, method: _Optional[str] = ..., epochs: _Optional[float] = ..., batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., warmup_ratio: _Optional[float] = ..., max_seq_length: _Optional[int] = ..., lora_r: _Optional[int] = ..., lora_alpha: _Optional[int] = ..., lora_dropout: _Optional[float] = ..., quantization: _Optional[str] = ..., prompt_format: _Optional[str] = ..., eval_steps: _Optional[int] = ..., save_steps: _Optional[int] = ..., seed: _Optional[int] = ..., report_to: _Optional[_Iterable[str]] = ..., resume_from_checkpoint: _Optional[str] = ..., retain_loss: _Optional[str] = ..., retain_weight: _Optional[float] = ..., forget_weight: _Optional[float] = ..., beta: _Optional[float] = ..., delta: _Optional[float] = ..., then: _Optional[_Iterable[_Union[StageSpec, _Mapping]]] = ..., early_stopping_patience: _Optional[int] = ..., memory_budget_gib: _Optional[float] = ..., attention: _Optional[str] = ..., eval_limit: _Optional[int] = ...) -> None: ...
 
 class StageSpec(_message.Message):
     __slots__ = ("method", "epochs", "learning_rate", "retain_loss", "retain_weight", "forget_weight", "beta", "delta")

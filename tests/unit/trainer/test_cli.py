@@ -33,6 +33,7 @@ DOCUMENT = {
 ADDED = {
     "gradient_accumulation_steps": 4,
     "eval_steps": 100,
+    "eval_limit": 200,
     "save_steps": 500,
     "lora_dropout": 0.05,
     "warmup_ratio": 0.1,

@@ -20,6 +20,7 @@ from cutoff.errors import AlreadyExists, InvalidInput, OutOfMemory, TrainingDive
 from cutoff.hub import tokenizer_files
 from cutoff.stage.report import silent
 from cutoff.trainer import learner, objectives, recipe, saving
+from cutoff.trainer.batches import Role
 from cutoff.trainer.checkpoints import checkpoints_in, newest_of_latest_run, problems, step_of
 from tests.unit.trainer.conftest import Heard, MakePlan
 
@@ -82,6 +83,21 @@ def test_final_is_the_best_checkpoint_not_the_last(make_plan: MakePlan, monkeypa
     final = weights(plan.folder / "final")
     assert all(torch.equal(final[name], tensor) for name, tensor in weights(best).items())
     assert any(not torch.equal(final[name], tensor) for name, tensor in weights(last).items())
+
+
+def test_a_large_validation_set_is_measured_by_a_sample(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[tuple[int, ...]]] = []
+    real = learner.Learner.evaluate
+
+    def evaluate(trainer: Any, objective: Any, examples: Any, stopping: Any) -> float | None:
+        assert [sequence.role for example in examples for sequence in example] == [Role.RETAIN] * 2 + [Role.REFUSAL] * 2
+        seen.append({tuple(sequence.encoded.ids) for example in examples for sequence in example})
+        return real(trainer, objective, examples, stopping)
+
+    monkeypatch.setattr(learner.Learner, "evaluate", evaluate)
+    recipe.train(make_plan(eval_limit=2), silent())
+    assert len(seen) == 4
+    assert all(sample == seen[0] and len(sample) == 4 for sample in seen)
 
 
 def test_early_stopping_ends_the_run(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch, heard: Heard) -> None:
