@@ -154,7 +154,7 @@ class TrainSpec(_Section):
     eval_steps: int = Field(100, ge=1)
     """Optimizer steps between evaluations; shrunk to fit a short run."""
     eval_limit: int = Field(200, ge=1)
-    """At most this many validation examples a side (retain, unlearn) are measured while training, drawn with the seed."""
+    """At most this many validation examples a side are measured while training, drawn with the seed."""
     save_steps: int = Field(500, ge=1)
     """Optimizer steps between checkpoints; shrunk to fit a short run."""
     seed: int = Field(42, ge=0, le=2**32 - 1)

@@ -22,7 +22,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from cutoff.errors import CutoffError
+from cutoff.errors import CutoffError, as_cutoff_error
 from cutoff.process import die_with_parent
 from cutoff.rpc import error_of_failure, failure_of
 from cutoff.stage.report import Reporter, silent
@@ -85,8 +85,9 @@ def _rank(plan: TrainingPlan, events: Connection, folder: str, launcher: int) ->
     torch.distributed.init_process_group("gloo" if device == "cpu" else "nccl")
     try:
         return recipe.train(plan, report, Ranks(rank, count, device))
-    except CutoffError as error:
-        (Path(folder) / f"rank-{rank}").write_bytes(failure_of(error).SerializeToString())
+    except Exception as error:
+        told = as_cutoff_error(error, folder) or CutoffError(f"{type(error).__name__}: {error}", "this is a bug in cutoff")
+        (Path(folder) / f"rank-{rank}").write_bytes(failure_of(told).SerializeToString())
         raise
     finally:
         torch.distributed.destroy_process_group()
