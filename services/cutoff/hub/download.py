@@ -29,8 +29,16 @@ _PAUSE = 1.0
 _PASSING = (408, 429, 500, 502, 503, 504)
 """What a server says when it is worth asking again."""
 
+_SHA256_DIGITS = 64
+_HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+
 OnBytes = Callable[[int], None]
 """Told how many bytes of the file are there."""
+
+
+def is_hash(name: str | None) -> bool:
+    """Whether a name is one that a file's content can be compared with: its SHA-256, or its SHA-1 in git, in hex."""
+    return bool(_HASH.fullmatch(name or ""))
 
 
 def download(url: str, target: Path, size: int, on_bytes: OnBytes) -> None:
@@ -38,8 +46,8 @@ def download(url: str, target: Path, size: int, on_bytes: OnBytes) -> None:
 
     Args:
         url: Of the file; redirects are followed, and the token stays with the hub.
-        target: Named by the file's content: its SHA-256, or its SHA-1 in git.
-        size: In bytes.
+        target: Named by the file's content, as `is_hash` says.
+        size: In bytes; 0 where nobody told it, and only the hash says that it is whole.
         on_bytes: Told of the progress.
 
     Raises:
@@ -104,19 +112,16 @@ def _check(part: Path, name: str, url: str) -> None:
     Raises:
         CheckFailed: They differ.
     """
-    digest = _digest(part, name)
-    if digest is not None and digest != name:
+    if _digest(part, len(name)) != name:
         part.unlink()
         raise CheckFailed(f"{url} came with other bytes than the hub announced", "try again; what came is thrown away")
 
 
-def _digest(path: Path, name: str) -> str | None:
-    if re.fullmatch("[0-9a-f]{64}", name):
+def _digest(path: Path, digits: int) -> str:
+    if digits == _SHA256_DIGITS:
         digest = hashlib.sha256()
-    elif re.fullmatch("[0-9a-f]{40}", name):
-        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     else:
-        return None  # a mirror that names files in its own way
+        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cutoff.artifacts import require_space
 from cutoff.errors import CutoffError, Fault, InvalidInput, NotFound, Refused, Unavailable
-from cutoff.hub.download import PART, download
+from cutoff.hub.download import download, is_hash
 from cutoff.hub.hub_errors import hub_errors
 from cutoff.hub.model_folder import INDEX, check_description
 from cutoff.hub.remote_code import CODE_FILES, allowed_commits
@@ -66,13 +66,20 @@ def fetch(hub_id: str, revision: str | None, on_bytes: Progress) -> Snapshot:
                 f"connect this machine to huggingface.co once; {_OR_A_FOLDER}",
             )
             return _from_cache(hub_id, revision, unreachable, error)
+        if not is_commit(info.sha):
+            raise Refused(f"the hub names no commit of {hub_id}, but {_shown(info.sha)}", _FAITHFUL)
         snapshot = Snapshot(hub_id, str(info.sha))
-        _fetch_files(snapshot, _wanted_files(info, snapshot), on_bytes)
+        _fetch_files(snapshot, _wanted_files(info, snapshot), _hashes(info), on_bytes)
         snapshot.remember(revision)
     return snapshot
 
 
 _OR_A_FOLDER = "or give a folder with the model"
+_FAITHFUL = "set HF_ENDPOINT to the hub, or to a mirror that passes on the hub's commits and ETags"
+
+
+def _shown(answer: str | None) -> str:
+    return repr(answer[:100]) if answer else "nothing"
 
 
 def _from_cache(hub_id: str, revision: str | None, nothing: CutoffError, cause: Exception) -> Snapshot:
@@ -110,19 +117,25 @@ def _wanted_files(info: ModelInfo, snapshot: Snapshot) -> dict[str, int]:
     return dict(sorted(wanted.items(), key=lambda item: (item[0].endswith(".safetensors"), item[1])))
 
 
+def _hashes(info: ModelInfo) -> dict[str, str]:
+    """What the contents of the files are named by, where the hub lists it."""
+    listed = {entry.rfilename: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in info.siblings or []}
+    return {name: blob for name, blob in listed.items() if blob and is_hash(blob)}
+
+
 def _fits(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a file is one of those; a pattern without a folder means files of the top folder."""
     return any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
 
 
-def _fetch_files(snapshot: Snapshot, sizes: Mapping[str, int], on_bytes: Progress) -> None:
+def _fetch_files(snapshot: Snapshot, sizes: Mapping[str, int], hashes: Mapping[str, str], on_bytes: Progress) -> None:
     total = sum(sizes.values())
-    with snapshot.locked(lambda: on_bytes(snapshot.bytes_there(sizes), total)):
+    with snapshot.locked(lambda: on_bytes(snapshot.bytes_there(sizes, hashes), total)):
         lacking = snapshot.lacking(sizes)
         if not lacking:
             return
         snapshot.want(sizes)
-        _require_room(snapshot, lacking)
+        _require_room(snapshot, lacking, hashes)
         done = total - sum(lacking.values())
         described = False
         for name, size in lacking.items():
@@ -139,22 +152,28 @@ def _beside(done: int, total: int, on_bytes: Progress) -> Callable[[int], None]:
     return lambda here: on_bytes(done + here, total)
 
 
-def _require_room(snapshot: Snapshot, lacking: Mapping[str, int]) -> None:
-    parts = sum(path.stat().st_size for path in snapshot.blobs.glob(f"*{PART}"))
-    needed = sum(lacking.values()) - parts
+def _require_room(snapshot: Snapshot, lacking: Mapping[str, int], hashes: Mapping[str, str]) -> None:
+    needed = sum(lacking.values()) - snapshot.come_of(lacking, hashes)
     if needed > 0:
         require_space(snapshot.blobs, needed, f"fetching {snapshot.hub_id}")
 
 
 def _fetch_file(snapshot: Snapshot, name: str, size: int, on_bytes: Callable[[int], None]) -> None:
-    """Brings one file's content; huggingface_hub then gives it its name in the snapshot."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    """Brings one file's content and gives it its name in the snapshot.
+
+    Raises:
+        Refused: The server names the content by something else than its hash: it could not be checked, and what
+            stands there becomes a path.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(snapshot.hub_id, name, revision=snapshot.commit)
     metadata = get_hf_file_metadata(url, timeout=_TIMEOUT, retry_on_errors=True)
-    if metadata.etag:
-        blob = snapshot.blobs / metadata.etag
-        blob.parent.mkdir(parents=True, exist_ok=True)
-        if not blob.exists():
-            download(url, blob, size or metadata.size or 0, on_bytes)  # a mirror may not list sizes
-    hf_hub_download(snapshot.hub_id, name, revision=snapshot.commit)
+    if not is_hash(metadata.etag):
+        what = f"the hub names {name} of {snapshot.hub_id} by no hash, but by {_shown(metadata.etag)}"
+        raise Refused(what, _FAITHFUL)
+    blob = snapshot.blobs / str(metadata.etag)
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    if not blob.exists():
+        download(url, blob, size or metadata.size or 0, on_bytes)  # a mirror may not list sizes
+    snapshot.place(name, blob)

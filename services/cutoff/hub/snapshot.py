@@ -64,16 +64,49 @@ class Snapshot:
         wanted = self.wanted()
         return wanted is not None and not self.lacking(wanted)
 
-    def bytes_there(self, sizes: Mapping[str, int]) -> int:
-        """What has come so far, parts of files included."""
+    def bytes_there(self, sizes: Mapping[str, int], hashes: Mapping[str, str]) -> int:
+        """What has come so far of some files, parts of them included.
+
+        Args:
+            sizes: The files.
+            hashes: By which their contents are named; a mirror may not tell them.
+        """
         lacking = self.lacking(sizes)
         whole = sum(size for name, size in sizes.items() if name not in lacking)
-        parts = sum(_size(path) or 0 for path in self.blobs.glob(f"*{PART}"))
-        return min(whole + parts, sum(sizes.values()))
+        return whole + self.come_of(lacking, hashes)
+
+    def come_of(self, lacking: Mapping[str, int], hashes: Mapping[str, str]) -> int:
+        """The bytes that have come of files that lack: parts, and what another commit has too.
+
+        Parts of other commits' files lie beside them, and do not count.
+
+        Args:
+            lacking: The files, with their sizes.
+            hashes: By which their contents are named.
+        """
+        blobs = {self.blobs / hashes[name]: size for name, size in lacking.items() if name in hashes}
+        come = {blob: _size(blob) or _size(blob.with_name(blob.name + PART)) or 0 for blob in blobs}
+        return sum(min(size, come[blob]) for blob, size in blobs.items())
+
+    def place(self, name: str, blob: Path) -> None:
+        """Gives a content its name in the snapshot: a relative link, as huggingface_hub makes it."""
+        target = self.folder / name
+        link = target.with_name(f"{target.name}.link")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        try:
+            link.symlink_to(os.path.relpath(blob, target.parent))
+        except OSError:  # a disk without links
+            blob.replace(target)
+        else:
+            link.replace(target)
 
     def remember(self, revision: str | None) -> None:
-        """Notes which commit a branch or tag is, for a time without a network."""
-        if revision == self.commit:
+        """Notes which commit a branch or tag is, for a time without a network.
+
+        Git knows no name with "..", nor one that begins with "/": they would lead out of the cache.
+        """
+        if revision == self.commit or ".." in (revision or "") or (revision or "").startswith("/"):
             return
         with publishing(repository_folder(self.hub_id) / "refs" / (revision or "main")) as partial:
             partial.write_text(self.commit, encoding="utf-8")

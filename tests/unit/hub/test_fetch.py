@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
 
 from cutoff.errors import CheckFailed, CutoffError, DiskFull, InvalidInput, NotFound, Refused, Unavailable
 from cutoff.hub import BaseModel, resolve_base_model
 from cutoff.hub import download as downloading
+from cutoff.hub import fetch as fetching
 from cutoff.hub.snapshot import Snapshot
 from tests.fixtures.hub_server import STRANGER, TOKEN, Hub, commit_of, model_files, safetensors
 
@@ -114,6 +115,73 @@ def test_bytes_that_are_not_the_announced_ones_are_thrown_away(hub: Hub) -> None
     assert not list(Snapshot(ID, commit).blobs.glob("*.part"))
     hub.spoil = False
     assert weights_of(resolve_base_model(ID)) == safetensors(1000)
+
+
+@pytest.mark.parametrize("sizes", [True, False])
+@pytest.mark.parametrize("etag", ["{outside}/evil", "../../../evil", "main-1", "", "A" * 64, "a" * 41])
+def test_a_server_that_names_contents_by_no_hash_is_refused(hub: Hub, tmp_path: Path, etag: str, sizes: bool) -> None:
+    hub.add(ID, model_files())
+    hub.etag, hub.sizes = etag.format(outside=tmp_path), sizes
+    with pytest.raises(Refused, match=r"names .* of owner/model by no hash, but by ") as caught:
+        resolve_base_model(ID)
+    assert "HF_ENDPOINT" in caught.value.remedy
+    assert not list(tmp_path.rglob("*evil*"))
+    assert hub.asked("cdn") == []
+
+
+def test_a_hash_that_is_another_files_is_refused_whatever_the_size(hub: Hub) -> None:
+    commit = hub.add(ID, model_files())
+    hub.etag, hub.sizes = "a" * 64, False
+    with pytest.raises(CheckFailed, match="other bytes than the hub announced"):
+        resolve_base_model(ID)
+    assert not list(Snapshot(ID, commit).blobs.iterdir())
+
+
+def test_a_server_is_asked_once_where_a_file_belongs(hub: Hub) -> None:
+    """A second answer could name another place than the one that was checked."""
+    hub.add(ID, model_files())
+    resolve_base_model(ID)
+    assert len(hub.asked("hub", "HEAD")) == len(model_files())
+
+
+@pytest.mark.parametrize("sha", ["../../../evil", "main", ""])
+def test_a_server_that_names_no_commit_is_refused(hub: Hub, tmp_path: Path, sha: str) -> None:
+    hub.add(ID, model_files())
+    hub.sha = sha
+    with pytest.raises(Refused, match="names no commit of owner/model, but "):
+        resolve_base_model(ID)
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+@pytest.mark.parametrize("revision", ["../../../evil", "{outside}/evil"])
+def test_a_revision_that_is_a_path_is_written_nowhere(hub: Hub, tmp_path: Path, revision: str) -> None:
+    given = revision.format(outside=tmp_path)
+    commit = hub.add(ID, model_files())
+    hub.repositories[ID].refs[given] = commit
+    assert resolve_base_model(f"{ID}@{given}").revision == commit
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_huggingface_hub_finds_what_was_fetched(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.add(ID, model_files())
+    model = resolve_base_model(ID)
+    assert not (model.path / "config.json").readlink().is_absolute()
+    offline(monkeypatch)
+    found = hf_hub_download(ID, "config.json", cache_dir=constants.HF_HUB_CACHE, local_files_only=True)
+    assert Path(found) == model.path / "config.json"
+
+
+def test_a_disk_without_links_holds_the_files_themselves(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    hub.add(ID, model_files())
+    model = resolve_base_model(ID)
+    assert weights_of(model) == safetensors(1000)
+    hub.add(ID, model_files(2000))
+    assert weights_of(resolve_base_model(ID)) == safetensors(2000)
+    assert weights_of(model) == safetensors(1000)
 
 
 def test_two_jobs_at_once_fetch_once_and_both_tell_of_progress(hub: Hub) -> None:
@@ -219,6 +287,23 @@ def test_a_model_larger_than_the_disk_is_refused_before_it_is_fetched(
     with pytest.raises(DiskFull, match="fetching owner/model needs"):
         resolve_base_model(ID)
     assert hub.asked("hub", "HEAD") == []
+
+
+def test_parts_of_another_commit_make_no_room(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = hub.add(ID, model_files(4 * MIB))
+    hub.break_after = [3 * MIB, 0, 0, 0, 0, 0]
+    with pytest.raises(Unavailable):
+        resolve_base_model(ID)
+    assert [part.stat().st_size for part in Snapshot(ID, commit).blobs.glob("*.part")] == [3 * MIB]
+    second = model_files(3 * MIB + 5)
+    hub.add(ID, second)
+    asked: list[int] = []
+    monkeypatch.setattr(fetching, "require_space", lambda _folder, size, _what: asked.append(size))
+    told: list[int] = []
+    resolve_base_model(ID, lambda done, _: told.append(done))
+    assert asked == [len(second["model.safetensors"])]  # the small files are the first commit's
+    resolve_base_model(f"{ID}@{commit}")
+    assert asked[1:] == [len(safetensors(4 * MIB)) - 3 * MIB]
 
 
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
