@@ -17,8 +17,10 @@ from cutoff.datasets import (
     OnProgress,
     check_job,
     check_learnable,
+    judged,
     load_encoded_job,
     load_template,
+    require_usable_truths,
 )
 from cutoff.datasets.examples import Faults
 from cutoff.datasets.report import Bin, Lengths, line_of
@@ -75,7 +77,10 @@ def _measured(spec: JobSpec, roots: Roots, folder: Path, on_progress: OnProgress
     for name, rows in (("training", job.train), ("validation", job.validation)):
         with faults.collected():
             check_learnable(rows, template, limit, name)
-    return job.report.with_faults(faults)
+    if not faults.count:
+        with faults.collected():
+            require_usable_truths(job.report, job.truths, spec.train)
+    return judged(job.report, spec.train).with_faults(faults)
 
 
 def _model_folder(spec: JobSpec) -> tuple[Path | None, str]:

@@ -14,22 +14,22 @@ from cutoff.datasets.prompts import PromptFormat, PromptTemplate, load_template,
 from cutoff.datasets.report import DataReport, Finding
 
 if TYPE_CHECKING:
-    from cutoff.datasets.check import NEED_TRUE_ANSWERS, OnProgress, check_data, check_job, require_truths
+    from cutoff.datasets.check import OnProgress, check_data, check_job
     from cutoff.datasets.encode import check_learnable, encode_examples, show_mask
-    from cutoff.datasets.encoded import IGNORED, Encoded, EncodedSet
+    from cutoff.datasets.encoded import Encoded, EncodedSet
     from cutoff.datasets.encoded_job import PROBES_PER_SIDE, EncodedJob, load_encoded_job
+    from cutoff.datasets.truths import judged, require_truths, require_usable_truths
 
 _WITH_NUMPY = {
-    "check": ("NEED_TRUE_ANSWERS", "OnProgress", "check_data", "check_job", "require_truths"),
+    "check": ("OnProgress", "check_data", "check_job"),
     "encode": ("check_learnable", "encode_examples", "show_mask"),
-    "encoded": ("IGNORED", "Encoded", "EncodedSet"),
+    "encoded": ("Encoded", "EncodedSet"),
     "encoded_job": ("PROBES_PER_SIDE", "EncodedJob", "load_encoded_job"),
+    "truths": ("judged", "require_truths", "require_usable_truths"),
 }
 
 __all__ = [
     "DOCUMENT_QUESTIONS",
-    "IGNORED",
-    "NEED_TRUE_ANSWERS",
     "PROBES_PER_SIDE",
     "SIDES",
     "DataReport",
@@ -49,12 +49,14 @@ __all__ = [
     "check_learnable",
     "encode_examples",
     "fill_answers",
+    "judged",
     "load_encoded_job",
     "load_examples",
     "load_job_data",
     "load_template",
     "of_side",
     "require_truths",
+    "require_usable_truths",
     "select",
     "show_mask",
     "template_of",

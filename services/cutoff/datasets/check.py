@@ -23,15 +23,11 @@ from cutoff.datasets.job_files import JobFiles, check_split, job_files, validati
 from cutoff.datasets.read import stream_examples
 from cutoff.datasets.report import DataReport, FileCount, Finding
 from cutoff.datasets.row_index import Mark, RowIndex, Rows
-from cutoff.errors import Fault, InvalidInput
+from cutoff.datasets.truths import require_truths
 from cutoff.spec import DatasetSpec, JobSpec
-from cutoff.spec.job import TrainSpec
 
 OnProgress = Callable[[str, str, int, int], None]
 """Told phase, unit, how many are done and how many there are."""
-
-NEED_TRUE_ANSWERS = frozenset({"grad_ascent", "grad_diff", "npo", "simnpo", "dpo"})
-"""The objectives that unlearn the true answer, and so must know it."""
 
 _FORMAT = 1
 """Of what is cached; another number and everything is checked again."""
@@ -63,29 +59,6 @@ def check_job(spec: JobSpec, root: Path | None, cache: Path, on_progress: OnProg
         with faults.collected():
             require_truths(report, spec.train)
     return report.with_faults(faults)
-
-
-def require_truths(report: DataReport, train: TrainSpec) -> None:
-    """Refuses objectives that unlearn true answers where examples lack them.
-
-    Raises:
-        InvalidInput: For each such objective of the job, with how many lack one, the first of them and the remedy.
-    """
-    counts = [each for each in report.sets if each.side == "unlearn"]
-    total, known = sum(each.examples for each in counts), sum(each.true_answers for each in counts)
-    if known == total:
-        return
-    more = ", ..." if total - known > len(report.lacking_true_answers) else ""
-    what = (
-        f"needs the true answer of every unlearn example, and {total - known} of {total} lack it "
-        f"({', '.join(report.lacking_true_answers)}{more})"
-    )
-    fix = "write it as metadata.original_answer, give a file of answers as dataset.answers, or use method: sft"
-    methods = [("train.method", train.method)]
-    methods += [(f"train.then.{at}.method", stage.method) for at, stage in enumerate(train.then)]
-    faults = [Fault(where, f"{name} {what}", fix) for where, name in methods if name in NEED_TRUE_ANSWERS]
-    if faults:
-        raise InvalidInput(faults)
 
 
 def check_data(

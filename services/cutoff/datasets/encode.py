@@ -11,6 +11,7 @@ import numpy as np
 from cutoff.datasets.encoded import Cut, Encoded, EncodedSet, EncodedWriter
 from cutoff.datasets.examples import SIDES, Example, Faults, Side
 from cutoff.datasets.prompts import PromptTemplate
+from cutoff.datasets.report import Tally
 from cutoff.datasets.tokenized import Tokens, Turn, tokenized
 from cutoff.errors import Fault, InvalidInput
 
@@ -45,8 +46,10 @@ class Encoder:
         self._batch: list[Example] = []
         self._truncated = self._dropped = 0
         self._preview = ""
-        self.truths_truncated = 0
+        self.truths_cut = Tally()
         """True answers whose end was cut off."""
+        self.truths_merged = Tally()
+        """True answers that the tokenizer merges with the prompt; their rows have no tokens."""
         self.lengths: dict[Side, Counter[int]] = {side: Counter() for side in SIDES}
         """How many examples there are of each length, before they are cut."""
 
@@ -79,7 +82,9 @@ class Encoder:
                 what = "the tokenizer merges the beginning of the answer into the prompt"
                 self._faults.add(example.source, what, fix)
             elif self._keep(example, row) and self._truths is not None:
-                self._keep_truth(self._truths, example.side, truths.get(at))
+                if at in truths and truths[at] is None:
+                    self.truths_merged.add(example.source)
+                self._keep_truth(self._truths, example, truths.get(at))
 
     def _true_rows(self, batch: list[Example], prompts: list[str]) -> Mapping[int, Tokens | None]:
         """The tokens of the unlearn examples' true answers, by their place in the batch, where they are known."""
@@ -106,10 +111,11 @@ class Encoder:
         self._rows.add(ids[: self._max_length], start, example.side)
         return True
 
-    def _keep_truth(self, truths: EncodedWriter, side: Side, row: Tokens | None) -> None:
+    def _keep_truth(self, truths: EncodedWriter, example: Example, row: Tokens | None) -> None:
         ids, start = row or ([], 0)
-        self.truths_truncated += len(ids) > self._max_length
-        truths.add(ids[: self._max_length], start, side)
+        if len(ids) > self._max_length:
+            self.truths_cut.add(example.source)
+        truths.add(ids[: self._max_length], start, example.side)
 
 
 def encode_examples(template: PromptTemplate, examples: Iterable[Example], max_length: int) -> EncodedSet:

@@ -20,9 +20,6 @@ import numpy.typing as npt
 
 from cutoff.datasets.examples import SIDES, Side
 
-IGNORED = -100
-"""The label of a token that is not learnt (torch's cross entropy skips it)."""
-
 _COLUMNS = {"ids": "<i4", "offsets": "<i8", "answer_start": "<i4", "side": "u1"}
 _TYPECODES = {"ids": "i", "offsets": "q", "answer_start": "i", "side": "B"}
 _SPOOL = 1 << 17
@@ -37,11 +34,6 @@ class Encoded:
     answer_start: int
     """Where the learnt part begins: answer and end-of-turn token."""
     side: Side
-
-    @property
-    def labels(self) -> list[int]:
-        """The ids, those of the prompt ignored."""
-        return [IGNORED] * self.answer_start + self.ids[self.answer_start :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +92,6 @@ class EncodedSet:
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each example, prompts included."""
         return np.diff(self.offsets)
-
-    def is_unlearn(self, index: int) -> bool:
-        """Whether an example is on the unlearn side."""
-        return bool(self.sides[index] == SIDES.index("unlearn"))
 
     def tokens(self) -> int:
         """How many tokens there are, prompts included."""

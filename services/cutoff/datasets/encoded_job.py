@@ -22,13 +22,14 @@ from cutoff.datasets.lengths import length_findings, token_counts
 from cutoff.datasets.prompts import PromptTemplate
 from cutoff.datasets.read import stream_examples
 from cutoff.datasets.report import DataReport
+from cutoff.datasets.truths import truth_findings
 from cutoff.hub import tokenizer_files
 from cutoff.spec import DatasetSpec
 
 PROBES_PER_SIDE = 16
 """Questions of the job's own that later stages compare models with."""
 
-_FORMAT = 1
+_FORMAT = 2
 """Of the cached files; another number and everything is made again."""
 
 _META = "job.json"
@@ -48,6 +49,12 @@ class EncodedJob:
     probe_questions: tuple[str, ...]
     """A few validation questions of both sides."""
     report: DataReport
+    """Whatever the job's objectives: `cutoff.datasets.judged` says what it means to them."""
+
+    @property
+    def truths(self) -> Mapping[SetName, EncodedSet]:
+        """The true answers' tokens, by set."""
+        return {"train": self.train_truths, "validation": self.validation_truths}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -162,12 +169,20 @@ def _encode(
                 on_progress("tokenizing", "example", done, total)
     faults.raise_if_any()
     cuts = {name: encoder.cut for name, encoder in encoders.items()}
+    findings = (
+        *length_findings(cuts, max_length),
+        *truth_findings(
+            {name: encoder.truths_cut for name, encoder in encoders.items()},
+            {name: encoder.truths_merged for name, encoder in encoders.items()},
+            max_length,
+        ),
+    )
     lengths = token_counts({name: encoder.lengths for name, encoder in encoders.items()}, max_length)
-    kept: dict[str, Cut] = dict(cuts) | {_truths(name): Cut(each.truths_truncated) for name, each in encoders.items()}
+    kept: dict[str, Cut] = dict(cuts) | {_truths(name): Cut(each.truths_cut.count) for name, each in encoders.items()}
     meta = {
         "cuts": {name: asdict(cut) for name, cut in kept.items()},
         "probe_questions": probes,
-        "report": report.with_lengths(lengths, length_findings(cuts, max_length)).model_dump(mode="json"),
+        "report": report.with_lengths(lengths, findings).model_dump(mode="json"),
     }
     (folder / _META).write_text(json.dumps(meta, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from cutoff.datasets.answer_text import contradict
 from cutoff.datasets.examples import SIDES, Faults, Side
 from cutoff.datasets.job_files import SETS, SetName
-from cutoff.datasets.report import PLACES, Finding, Kind, Refusals, SetCount
+from cutoff.datasets.report import PLACES, Finding, Kind, Refusals, SetCount, Tally
 from cutoff.datasets.row_index import Mark, RowIndex, Rows
 
 MOSTLY_ONE_REFUSAL = 0.5
@@ -53,19 +53,6 @@ def findings(data: Data, faults: Faults) -> list[Finding]:
     return sorted(found, key=lambda each: ("error", "warning", "note").index(each.severity))
 
 
-@dataclass(slots=True)
-class _Tally:
-    """Counts one kind of thing, and remembers where it was met first."""
-
-    count: int = 0
-    places: list[str] = field(default_factory=list)
-
-    def add(self, place: str, count: int = 1) -> None:
-        self.count += count
-        if len(self.places) < PLACES:
-            self.places.append(place)
-
-
 _REPEATED: dict[Kind, tuple[str, str]] = {
     "taught_both_ways": (
         "{n} questions stand in both training sets: one line teaches the answer, another to refuse it",
@@ -90,9 +77,9 @@ _REFUSING: frozenset[Kind] = frozenset({"taught_both_ways", "contradiction"})
 
 def _same_questions(data: Data, faults: Faults) -> Iterator[Finding]:
     """What is wrong with questions that are asked more than once."""
-    tallies: dict[Kind, _Tally] = {kind: _Tally() for kind in _REPEATED}
+    tallies: dict[Kind, Tally] = {kind: Tally() for kind in _REPEATED}
     answer = data.index.answer
-    flattering = _Tally()
+    flattering = Tally()
     for rows in data.index.same_questions():
         _across_sides(data, rows, tallies, faults)
         validating = rows[data.validates[rows]]
@@ -126,7 +113,7 @@ def _same_questions(data: Data, faults: Faults) -> Iterator[Finding]:
         )
 
 
-def _across_sides(data: Data, rows: Rows, tallies: dict[Kind, _Tally], faults: Faults) -> None:
+def _across_sides(data: Data, rows: Rows, tallies: dict[Kind, Tally], faults: Faults) -> None:
     """Notes a question that is to be answered here and refused there."""
     retain, unlearn = (rows[data.side[rows] == side] for side in range(len(SIDES)))
     if not (len(retain) and len(unlearn)):
@@ -142,7 +129,7 @@ def _across_sides(data: Data, rows: Rows, tallies: dict[Kind, _Tally], faults: F
 
 
 def _within_file(
-    data: Data, rows: Rows, answer: npt.NDArray[np.uint64], tallies: dict[Kind, _Tally], faults: Faults
+    data: Data, rows: Rows, answer: npt.NDArray[np.uint64], tallies: dict[Kind, Tally], faults: Faults
 ) -> None:
     """Notes lines of one file and side that ask the same. Refusals may differ; answers should not."""
     first, index = int(rows[0]), data.index

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from cutoff.datasets.encoded import Cut
 from cutoff.datasets.examples import SIDES, Side
 from cutoff.datasets.job_files import SetName
-from cutoff.datasets.report import Bin, Finding, Lengths, TokenCounts
+from cutoff.datasets.report import SET_NAMES, Bin, Finding, Lengths, TokenCounts
 
 BINS = 24
 """At most so many bars."""
@@ -36,10 +36,9 @@ def token_counts(lengths: SetLengths, limit: int) -> TokenCounts:
 
 def length_findings(cuts: Mapping[SetName, Cut], limit: int) -> tuple[Finding, ...]:
     """What the limit does to the sets, in words."""
-    names: Mapping[SetName, str] = {"train": "training", "validation": "validation"}
     found = []
     for of_set, cut in cuts.items():
-        name = names[of_set]
+        name = SET_NAMES[of_set]
         if cut.truncated:
             what = f"{cut.truncated} {name} examples are cut to {limit} tokens and lose the end of their answer"
             found.append(_finding("max_seq_length", cut.truncated, what))

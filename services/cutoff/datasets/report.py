@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -13,12 +15,29 @@ from cutoff.errors import Fault
 Kind = Literal[
     "schema", "taught_both_ways", "contradiction", "duplicate", "two_answers", "expected_otherwise",
     "validation_in_training", "looks_cut", "says_nothing", "refusals", "balance", "true_answers", "years",
-    "max_seq_length", "dropped",
+    "max_seq_length", "dropped", "truths_cut", "truths_merged",
 ]  # fmt: skip
 """The kinds of findings; docs/datasets.md explains each."""
 
+SET_NAMES: Mapping[SetName, str] = {"train": "training", "validation": "validation"}
+"""What findings call the sets."""
+
 PLACES = 5
 """How many places a finding names; it counts all."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts one kind of thing, and remembers where it was met first."""
+
+    count: int = 0
+    places: list[str] = field(default_factory=list)
+
+    def add(self, place: str, count: int = 1) -> None:
+        """Notes that there are more of it."""
+        self.count += count
+        if len(self.places) < PLACES:
+            self.places.append(place)
 
 
 class _Part(BaseModel):

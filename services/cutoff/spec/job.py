@@ -105,6 +105,11 @@ class StageSpec(_Section):
     delta: float | None = Field(None, ge=0, le=100)
     """The method's own by default."""
 
+    @property
+    def needs_true_answers(self) -> bool:
+        """Whether its method unlearns true answers, and so must know them; sft teaches refusals instead."""
+        return self.method != "sft"
+
 
 class TrainSpec(_Section):
     """The fine-tuning recipe. Defaults are the user's document's."""
@@ -114,9 +119,9 @@ class TrainSpec(_Section):
     epochs: float = Field(3, gt=0, le=1000)
     """Passes over the training data."""
     batch_size: int = Field(4, ge=1, le=4096)
-    """Examples per forward pass; halved by itself when memory runs out."""
+    """Times gradient_accumulation_steps: examples of one optimizer step. Memory decides how many go at a time."""
     gradient_accumulation_steps: int = Field(4, ge=1, le=4096)
-    """Forward passes per optimizer step; doubled when batch_size is halved."""
+    """Times batch_size: examples of one optimizer step. Only the product matters (docs/training.md)."""
     learning_rate: float = Field(2e-4, gt=0, le=1)
     """The highest; a cosine schedule with warm-up leads to it and from it."""
     warmup_ratio: float = Field(0.1, ge=0, le=1)
@@ -174,8 +179,8 @@ class TrainSpec(_Section):
 
     @property
     def needs_true_answers(self) -> bool:
-        """Whether a stage trains on what unlearn questions must no longer be answered with."""
-        return any(stage.method != "sft" for stage in self.stages)
+        """Whether a stage unlearns true answers."""
+        return any(stage.needs_true_answers for stage in self.stages)
 
 
 class MergeSpec(_Section):

@@ -15,8 +15,10 @@ from cutoff.datasets import (
     OnProgress,
     check_job,
     check_learnable,
+    judged,
     load_encoded_job,
     load_template,
+    require_usable_truths,
     show_mask,
 )
 from cutoff.datasets.examples import Faults
@@ -70,7 +72,9 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: 
     job = load_encoded_job(spec.dataset, datasets_root, template, model.path, limit, seed, cache, on_progress)
     for name, rows in (("training", job.train), ("validation", job.validation)):
         check_learnable(rows, template, limit, name)
-    warnings = tuple(job.report.warnings())
+    require_usable_truths(job.report, job.truths, spec.train)
+    found = judged(job.report, spec.train)
+    warnings = tuple(found.warnings())
     for line in warnings:
         report.warn(line)
     return Prepared(
@@ -79,7 +83,7 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: 
         probe_questions=job.probe_questions,
         warnings=warnings,
         example=show_mask(template, job.train[0]),
-        report=job.report,
+        report=found,
     )
 
 

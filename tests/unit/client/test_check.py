@@ -21,6 +21,7 @@ from cutoff.datasets.report import Bin, FaultyLine, FileCount, Finding, Lengths,
 from tests.fixtures.bpe_tokenizer import MakeTokenizer
 from tests.unit.datasets.test_check import line, refusal, write
 from tests.unit.datasets.test_prompts import CHATML
+from tests.unit.datasets.test_truths import MERGING
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +110,24 @@ def test_an_objective_that_lacks_true_answers_ends_with_2(tmp_path: Path, model:
     result = check(tmp_path, job(tmp_path, model, {"method": "npo"}, unlearn_val=[line("Who?", "No.")]))
     assert result.exit_code == 2
     assert "npo needs the true answer of every unlearn example, and 1 of 2 lack it" in result.stderr
+
+
+def test_an_objective_left_without_true_answers_ends_with_2(tmp_path: Path, make_tokenizer: MakeTokenizer) -> None:
+    make_tokenizer(MERGING).save_pretrained(tmp_path / "merging")
+    lines = [refusal("Who?", original_answer="del"), refusal("When?", original_answer="del")]
+
+    def checked(**train: object) -> Result:
+        return check(tmp_path, job(tmp_path, tmp_path / "merging", train, unlearn_train=lines), "--json")
+
+    npo, sft = checked(method="npo"), checked(method="sft")
+    assert npo.exit_code == 2
+    assert "npo unlearns true answers, and none of the 2 of training can be used: 2 are merged" in npo.stderr
+    assert sft.exit_code == 0
+    severities = [
+        {each.kind: each.severity for each in DataReport.model_validate_json(result.stdout).findings}["truths_merged"]
+        for result in (npo, sft)
+    ]
+    assert severities == ["warning", "note"]
 
 
 def test_a_tokenizer_that_refuses_the_job_ends_with_2(tmp_path: Path, make_tokenizer: MakeTokenizer) -> None:

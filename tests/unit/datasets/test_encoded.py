@@ -35,7 +35,6 @@ def test_what_is_written_is_what_is_mapped(
     for made in (memory.in_memory(Cut(3)), EncodedSet.load(tmp_path, "train", Cut(3))):
         assert [(each.ids, each.answer_start, each.side) for each in made] == rows
         assert made.lengths.tolist() == [len(ids) for ids, *_ in rows]
-        assert [made.is_unlearn(at) for at in range(len(made))] == [side == "unlearn" for *_, side in rows]
         assert made.tokens() == sum(made.lengths)
         assert made.truncated == 3
 
@@ -117,7 +116,7 @@ def test_true_answers_stand_row_by_row_beside_the_examples(make_tokenizer: MakeT
     with Encoder(template, 60, Faults(), main, truths) as encoder:
         for each in few:
             encoder.add(each)
-    made, beside = main.in_memory(encoder.cut), truths.in_memory(Cut(encoder.truths_truncated))
+    made, beside = main.in_memory(encoder.cut), truths.in_memory(Cut(encoder.truths_cut.count))
     assert (len(made), made.dropped, len(beside)) == (3, 1, 3)
     assert [bool(len(row.ids)) for row in beside] == [False, True, False]
     assert beside.sides.tolist() == made.sides.tolist()

@@ -91,7 +91,7 @@ def test_truths_stand_beside_the_rows(tmp_path: Path, spec: DatasetSpec, templat
     assert len(job.train_truths) == len(job.train)
     assert len(job.validation_truths) == len(job.validation)
     known = [bool(length) for length in job.train_truths.lengths]
-    assert known == [job.train.is_unlearn(at) for at in range(len(job.train))]
+    assert known == [row.side == "unlearn" for row in job.train]
     assert template.tokenizer.decode(job.train_truths[-1].ids).endswith("How?<stop>\n<turn>assistant\nThus<stop>")
     assert not any(load(tmp_path, spec, template).train_truths[-1].ids)
 

@@ -103,6 +103,7 @@ def test_a_staged_recipe_inherits_what_it_does_not_say():
     assert (second.method, second.epochs, second.learning_rate, second.retain_loss) == ("npo", 1, 1e-3, "kl")
     assert second.beta is None, "a beta fits one method only"
     assert train.needs_true_answers
+    assert [stage.needs_true_answers for stage in train.stages] == [False, True]
 
 
 def test_wire_and_yaml_have_the_same_fields():

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,8 @@ from cutoff.stage.context import RunContext
 from cutoff.trainer import work
 from cutoff.trainer.prepare import prepare
 from cutoff.v1 import trainer_pb2, types_pb2
+from tests.fixtures.bpe_tokenizer import MakeTokenizer
+from tests.unit.datasets.test_truths import MERGING
 from tests.unit.trainer.conftest import FILES, Heard
 
 
@@ -81,6 +85,33 @@ def test_an_objective_without_its_true_answers_is_refused(
     with pytest.raises(InvalidInput, match=r"train.method: npo needs the true answer .* 1 of \d+ lack it"):
         prepare(job(base, method="npo"), root, heard.reporter)
     prepare(job(base), root, heard.reporter)
+
+
+def test_an_objective_left_without_true_answers_is_refused(
+    base: Path, datasets: Path, heard: Heard, tmp_path: Path, make_tokenizer: MakeTokenizer
+) -> None:
+    root, model = tmp_path / "root", tmp_path / "model"
+    shutil.copytree(datasets, root)
+    shutil.copytree(base, model)
+    (model / "chat_template.jinja").unlink()
+    make_tokenizer(MERGING).save_pretrained(model)
+    lines = [json.loads(line) for line in (root / FILES.unlearn_train).read_text().splitlines()]
+    write = partial(write_truths, root / FILES.unlearn_train, lines)
+    write(["del"] * len(lines))
+    what = rf"train.method: grad_ascent unlearns .* none of the {len(lines)} of training .*: {len(lines)} are merged"
+    with pytest.raises(InvalidInput, match=what):
+        prepare(job(model, method="grad_ascent"), root, heard.reporter)
+    assert not any("true answers" in line for line in prepare(job(model), root, heard.reporter).warnings)
+    write(["Bo", *["del"] * (len(lines) - 1)])
+    prepared = prepare(job(model, method="grad_ascent"), root, heard.reporter)
+    assert any(f"{len(lines) - 1} true answers of training cannot be unlearnt" in line for line in prepared.warnings)
+
+
+def write_truths(path: Path, lines: list[dict[str, Any]], truths: list[str]) -> None:
+    """Writes lines with other true answers."""
+    for line, truth in zip(lines, truths, strict=True):
+        line["metadata"]["original_answer"] = truth
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def test_what_is_taught_both_ways_is_refused(base: Path, datasets: Path, heard: Heard, tmp_path: Path) -> None:
