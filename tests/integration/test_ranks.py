@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from cutoff.errors import TrainingDiverged
 from cutoff.stage.report import silent
 from cutoff.trainer import launch
-from cutoff.trainer.checkpoints import problems
+from cutoff.trainer.checkpoints import checkpoints_in, problems, step_of
 from tests.unit.trainer.conftest import Heard, MakePlan, base, datasets, few, heard, make_plan
 
 __all__ = ["base", "datasets", "few", "heard", "make_plan"]
@@ -70,13 +71,31 @@ if __name__ == "__main__":
 """
 
 
+SHORT_OF_MEMORY = """
+import os, pickle, sys
+import torch
+from cutoff.stage.report import silent
+from cutoff.trainer import launch, learner
+
+real, calls = learner.Learner._logits, iter(range(1000))
+
+def logits(trainer, batch):
+    number = next(calls)
+    if os.environ.get("RANK") == "1" and (number == 3 if "{error}" == "once" else number >= 3):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return real(trainer, batch)
+
+learner.Learner._logits = logits
+if __name__ == "__main__":
+    launch.train(pickle.load(open(sys.argv[1], "rb")), silent())
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_stopped_ranks_leave_a_checkpoint_and_no_process(
     make_plan: MakePlan, tmp_path: Path, number: signal.Signals
 ) -> None:
-    import pickle
-
-    plan = replace(make_plan(epochs=500, save_steps=1, eval_steps=1000), devices=TWO)
+    plan = replace(make_plan(epochs=500, save_steps=20, eval_steps=20), devices=TWO)
     (tmp_path / "plan").write_bytes(pickle.dumps(plan))
     (tmp_path / "program.py").write_text(PROGRAM)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -85,11 +104,43 @@ def test_stopped_ranks_leave_a_checkpoint_and_no_process(
             assert running.poll() is None
             time.sleep(0.1)
         ranks = psutil.Process(running.pid).children(recursive=True)
+        listening = [
+            connection.laddr.ip
+            for process in (psutil.Process(running.pid), *ranks)
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
         running.send_signal(number)
         running.wait(60)
     assert running.returncode == -number
     _, alive = psutil.wait_procs(ranks, timeout=20)
     assert alive == []
-    kept = sorted(plan.folder.glob("checkpoint-*"))
+    assert set(listening) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, "nothing else may reach what ranks exchange"
+    kept = checkpoints_in(plan.folder)
     assert kept
     assert all(problems(checkpoint) == [] for checkpoint in kept)
+    if number == signal.SIGTERM:
+        assert step_of(kept[0]) % 20 != 0, "it was written because of the signal"
+
+
+def test_one_rank_out_of_memory_is_mended_by_that_rank(make_plan: MakePlan, tmp_path: Path) -> None:
+    """The other, which has room, repeats the step as it was."""
+    plan = replace(make_plan(lora_dropout=0), devices=TWO)
+    (tmp_path / "plan").write_bytes(pickle.dumps(plan))
+    (tmp_path / "program.py").write_text(SHORT_OF_MEMORY.format(error="once"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, tmp_path / "program.py", tmp_path / "plan"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (plan.folder / "final").is_dir()
+
+
+def test_the_rank_that_failed_first_is_the_one_that_is_heard(make_plan: MakePlan, tmp_path: Path) -> None:
+    plan = replace(make_plan(), devices=TWO)
+    (tmp_path / "plan").write_bytes(pickle.dumps(plan))
+    (tmp_path / "program.py").write_text(SHORT_OF_MEMORY.format(error="always"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, tmp_path / "program.py", tmp_path / "plan"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "OutOfMemory: training does not fit" in done.stderr.splitlines()[-1]

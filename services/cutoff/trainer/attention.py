@@ -8,13 +8,13 @@ installed, its variable-length kernel does without the filling as well.
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from cutoff.trainer.batches import FlatBatch
 from cutoff.trainer.platforms import Platform
@@ -23,17 +23,35 @@ FUSED = "cutoff_fused"
 EXPLICIT = "cutoff_explicit"
 FLASH = "flash_attention_2"
 
+FAMILIES = frozenset(
+    {
+        *("cohere", "gemma", "gemma2", "gemma3_text", "glm", "granite", "llama", "mistral", "olmo2"),
+        *("phi3", "qwen2", "qwen3", "smollm3", "starcoder2"),
+    }
+)
+"""Model types whose layers mix tokens in their attention only, and whose attention is what is computed here.
 
-def implementation(wanted: str, platform: Platform) -> str:
+A test holds each of them against one sequence at a time. Others do more: Mamba and LFM2 have states and
+convolutions along the tokens, Bloom adds a bias by distance, gpt-oss has sinks.
+"""
+
+
+def implementation(wanted: str, platform: Platform, model_type: str) -> str | None:
     """The name under which transformers knows the attention that was asked for.
+
+    None where sequences cannot be laid out one after the other: they are then computed one by one.
 
     Args:
         wanted: sdpa, eager, or auto for the fastest that is known to work and is there.
         platform: What the model is on.
+        model_type: The model's, as its configuration says.
     """
+    if model_type not in FAMILIES:
+        return None
     if wanted == "eager" or (wanted == "auto" and platform.attention == "eager"):
         return EXPLICIT
-    if wanted == "auto" and platform.kind != "cpu" and importlib.util.find_spec("flash_attn"):
+    # flash-attn 2 wants a GPU on which bfloat16 is the type to compute in (compute capability 8.0 and later).
+    if wanted == "auto" and platform.kind == "cuda" and platform.dtype == "bfloat16" and is_flash_attn_2_available():
         return FLASH
     return FUSED
 

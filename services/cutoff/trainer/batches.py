@@ -118,20 +118,20 @@ def flatten(sequences: Sequence[RoleSequence]) -> FlatBatch:
     )
 
 
-def micro_batches(examples: Sequence[Example], most_tokens: int) -> Iterator[list[RoleSequence]]:
+def micro_batches(examples: Sequence[Example], most_tokens: int) -> Iterator[list[Example]]:
     """Cuts the examples of an optimizer step into micro-batches of at most so many tokens.
 
     Examples of like length come together, which keeps attention's rows of equal width short. An example that is
     longer than `most_tokens` has a micro-batch of its own.
     """
-    taken: list[RoleSequence] = []
+    taken: list[Example] = []
     tokens = 0
     for example in sorted(examples, key=tokens_in):
         size = tokens_in(example)
         if taken and tokens + size > most_tokens:
             yield taken
             taken, tokens = [], 0
-        taken.extend(example)
+        taken.append(example)
         tokens += size
     if taken:
         yield taken

@@ -6,13 +6,14 @@ Nothing here imports torch; `cutoff.trainer.saving` writes and reads what is ins
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cutoff.artifacts import sha256_of
+from cutoff.artifacts import publishing_folder, sha256_of
 from cutoff.errors import AlreadyExists, Fault, InvalidInput, NotFound
 
 FINAL = "final"
@@ -45,6 +46,12 @@ def step_of(checkpoint: Path) -> int:
 def newest_valid(folder: Path) -> Path | None:
     """The newest checkpoint of a run that is whole."""
     return next((path for path in checkpoints_in(folder) if not problems(path)), None)
+
+
+def newest_valid_from(checkpoint: Path) -> Path | None:
+    """A checkpoint if it is whole, or the newest whole one before it in its folder."""
+    before = (path for path in checkpoints_in(checkpoint.parent) if step_of(path) <= step_of(checkpoint))
+    return next((path for path in before if not problems(path)), None)
 
 
 def newest_of_latest_run(output: Path) -> Path:
@@ -115,14 +122,15 @@ def problems(checkpoint: Path) -> list[str]:
     missing = [name for name in _NEEDED if not (checkpoint / name).is_file()]
     if missing:
         return [f"lacks {', '.join(missing)}"]
-    manifest = checkpoint / _MANIFEST
-    if not manifest.is_file():
-        return []  # of another program: there is nothing to hold it against
-    files = json.loads(manifest.read_text("utf-8"))["files"]
+    try:
+        files = json.loads((checkpoint / _MANIFEST).read_text("utf-8"))["files"]
+        hashes = {name: entry["sha256"] for name, entry in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [f"has no {_MANIFEST} that could be read"]
     return [
         f"has another {name} than was saved"
-        for name, entry in files.items()
-        if not (checkpoint / name).is_file() or sha256_of(checkpoint / name) != entry["sha256"]
+        for name, digest in hashes.items()
+        if not (checkpoint / name).is_file() or sha256_of(checkpoint / name) != digest
     ]
 
 
@@ -131,6 +139,17 @@ def remove_old(folder: Path, best: Path | None) -> None:
     others = [path for path in checkpoints_in(folder) if path != best]
     for path in others[KEPT - (best is not None) :]:
         shutil.rmtree(path)
+
+
+def link_checkpoint(source: Path, folder: Path) -> None:
+    """Gives a run's folder a checkpoint of an earlier attempt; its files take no room a second time, if they can."""
+    with publishing_folder(folder / source.name) as partial:
+        for path in source.iterdir():
+            if path.name != _MANIFEST:  # the copy has one of its own
+                try:
+                    os.link(path, partial / path.name)
+                except OSError:
+                    shutil.copyfile(path, partial / path.name)
 
 
 def _differences(checkpoint: Path, now: Mapping[str, Any]) -> list[str]:

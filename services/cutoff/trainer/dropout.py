@@ -18,7 +18,7 @@ class FewBitsDropout(nn.Module):
 
     def __init__(self, probability: float) -> None:
         super().__init__()
-        self._dropped = round(probability * _STEPS)
+        self._dropped = min(round(probability * _STEPS), _STEPS - 1)
         self._scale = _STEPS / (_STEPS - self._dropped)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:

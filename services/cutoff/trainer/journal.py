@@ -7,6 +7,7 @@ metrics.jsonl has a line per optimizer step and evaluation; loss.png is drawn fr
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,15 +26,15 @@ class Journal:
     """Writes records as they come.
 
     Args:
-        folder: The run's.
+        folder: The run's; None writes nothing: another rank does.
         records: Of the steps before, when a run goes on.
         trackers: accelerate's, started.
     """
 
-    def __init__(self, folder: Path, records: Sequence[Record], trackers: Sequence[Any]) -> None:
+    def __init__(self, folder: Path | None, records: Sequence[Record], trackers: Sequence[Any]) -> None:
         self.records = list(records)
         self._trackers = trackers
-        self._file = (folder / METRICS).open("w", encoding="utf-8", buffering=1)
+        self._file = (folder / METRICS if folder else Path(os.devnull)).open("w", encoding="utf-8", buffering=1)
         for record in records:
             self._write(record)
 
@@ -56,18 +57,19 @@ class Journal:
 
 @contextmanager
 def journal(
-    folder: Path, records: Sequence[Record], report_to: Sequence[str], name: str, options: dict[str, Any]
+    folder: Path | None, records: Sequence[Record], report_to: Sequence[str], name: str, options: dict[str, Any]
 ) -> Iterator[Journal]:
     """A journal for the length of a block.
 
     Args:
-        folder: The run's.
+        folder: The run's; None writes nothing and tells no tracker: another rank does.
         records: Of the steps before, when a run goes on.
         report_to: Trackers.
         name: The run's, for trackers.
         options: The recipe, which trackers show beside the curves.
     """
-    opened = Journal(folder, records, [_start(tracker, folder, name, options) for tracker in report_to])
+    trackers = [_start(tracker, folder, name, options) for tracker in report_to] if folder else []
+    opened = Journal(folder, records, trackers)
     try:
         yield opened
     finally:

@@ -6,12 +6,14 @@ file, and the launcher stops the others.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,10 +30,12 @@ from cutoff.rpc import error_of_failure, failure_of
 from cutoff.stage.report import Reporter, silent
 from cutoff.telemetry import before_import
 from cutoff.trainer import recipe
+from cutoff.trainer.model import hardware
 from cutoff.trainer.plan import TrainingPlan
 from cutoff.trainer.ranks import Ranks
 from cutoff.v1 import types_pb2
 
+_CAUSE, _CONSEQUENCE = "cause", "consequence"
 _GRACE = 60
 """Seconds that ranks have to write a checkpoint when they are asked to stop."""
 
@@ -41,6 +45,7 @@ def train(plan: TrainingPlan, report: Reporter) -> recipe.TrainingResult:
     if len(plan.devices) < 2:
         return recipe.train(plan, report)
     report.log(f"training with {len(plan.devices)} processes, on {', '.join(plan.devices)}")
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # the ranks meet in a file, see `_rank`
     with tempfile.TemporaryDirectory() as folder, _forwarding(report) as events, _own_signals():
         config = LaunchConfig(
             min_nodes=1,
@@ -48,7 +53,8 @@ def train(plan: TrainingPlan, report: Reporter) -> recipe.TrainingResult:
             nproc_per_node=len(plan.devices),
             run_id="cutoff",
             rdzv_backend="c10d",
-            rdzv_endpoint="127.0.0.1:0",
+            rdzv_endpoint=str(Path(folder) / "rendezvous"),
+            rdzv_configs={"store_type": "file"},  # nothing listens: a store on a port would unpickle what it is sent
             local_addr="127.0.0.1",
             max_restarts=0,  # retries are the coordinator's
             start_method="spawn",
@@ -73,21 +79,20 @@ def _rank(plan: TrainingPlan, events: Connection, folder: str, launcher: int) ->
     die_with_parent(launcher)
     before_import()
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    device = plan.devices[rank]
+    on_cpu = plan.devices[rank] == "cpu"
+    device = hardware(plan.devices[rank:]).device  # from here on it is the only one that this process sees
     report = Reporter(lambda event: events.send_bytes(event.SerializeToString())) if rank == 0 else silent()
-    if device == "cpu":
+    if on_cpu:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
-    else:
-        torch.cuda.set_device(device)
-    # All ranks are on this host, so that no other interface is needed, and none is listened on.
+    # All ranks are on this host: what they exchange need not leave it.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
-    torch.distributed.init_process_group("gloo" if device == "cpu" else "nccl")
+    store = f"file://{folder}/ranks"
+    torch.distributed.init_process_group("gloo" if on_cpu else "nccl", init_method=store, rank=rank, world_size=count)
     try:
-        return recipe.train(plan, report, Ranks(rank, count, device))
+        return recipe.train(replace(plan, devices=(str(device),)), report, Ranks(rank, count, str(device)))
     except Exception as error:
-        told = as_cutoff_error(error, folder) or CutoffError(f"{type(error).__name__}: {error}", "this is a bug in cutoff")
-        (Path(folder) / f"rank-{rank}").write_bytes(failure_of(told).SerializeToString())
+        _tell(error, Path(folder), rank)
         raise
     finally:
         torch.distributed.destroy_process_group()
@@ -99,16 +104,17 @@ def _forwarding(report: Reporter) -> Iterator[Connection]:
     receiving, sending = Pipe(duplex=False)
 
     def forward() -> None:
-        while content := receiving.recv_bytes():
-            report.forward(types_pb2.Event.FromString(content))
+        with contextlib.suppress(EOFError, OSError):  # the last end is closed, perhaps in the middle of an event
+            while True:
+                report.forward(types_pb2.Event.FromString(receiving.recv_bytes()))
 
-    thread = threading.Thread(target=forward)
+    thread = threading.Thread(target=forward, daemon=True)
     thread.start()
     try:
         yield sending
     finally:
-        sending.send_bytes(b"")
-        thread.join()
+        sending.close()
+        thread.join(_GRACE)
 
 
 @contextmanager
@@ -122,8 +128,17 @@ def _own_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _tell(error: Exception, folder: Path, rank: int) -> None:
+    """Leaves a rank's error where the launcher finds it."""
+    known = as_cutoff_error(error, str(folder))
+    told = known or CutoffError(f"{type(error).__name__}: {error}", "this is a bug in cutoff")
+    kind = _CAUSE if known else _CONSEQUENCE
+    (folder / f"{kind}-{rank}").write_bytes(failure_of(told).SerializeToString())
+
+
 def _first_error(folder: Path) -> CutoffError | None:
-    """What a rank said before it failed."""
-    for path in sorted(folder.glob("rank-*")):
-        return error_of_failure(types_pb2.Failure.FromString(path.read_bytes()))
+    """What a rank failed with: an error of ours before one that a lost neighbour may have caused, then the oldest."""
+    for kind in (_CAUSE, _CONSEQUENCE):
+        for path in sorted(folder.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime_ns):
+            return error_of_failure(types_pb2.Failure.FromString(path.read_bytes()))
     return None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from peft import PeftModel
 
 from cutoff.errors import OutOfMemory
 from cutoff.trainer import attention, memory
-from cutoff.trainer.batches import Example, FlatBatch, RoleSequence, flatten, micro_batches, tokens_in
+from cutoff.trainer.batches import Example, FlatBatch, flatten, micro_batches, tokens_in
 from cutoff.trainer.memory import MicroBatch
 from cutoff.trainer.model import OOM_REMEDY, Hardware, is_out_of_memory
 from cutoff.trainer.objectives import Objective, Share
@@ -22,6 +22,8 @@ from cutoff.trainer.ranks import Ranks
 
 _MOST_GRADIENT = 1.0
 """The gradient's norm is cut to this, as transformers does by default."""
+_MOST_OVERFLOWS = 25
+"""In a row, in float16: the scale has been halved so often by then that it is not the scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,13 @@ class Learner:
     Args:
         model: The base with its adapter; only the adapter's parameters need gradients.
         on: What it is on.
-        attention_name: The attention it was loaded with.
+        attention_name: The attention it was loaded with; None takes sequences one by one, with the model's own.
         ranks: The processes that share the work.
         on_memory: Told in words what was done about memory.
     """
 
     def __init__(
-        self, model: PeftModel, on: Hardware, attention_name: str, ranks: Ranks, on_memory: Callable[[str], None]
+        self, model: PeftModel, on: Hardware, attention_name: str | None, ranks: Ranks, on_memory: Callable[[str], None]
     ) -> None:
         self.model = model
         self.micro_batch = MicroBatch(most_tokens=1 << 30, recompute=False)
@@ -64,6 +66,9 @@ class Learner:
         self._on_memory = on_memory
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._scaler = torch.amp.GradScaler(on.device.type, enabled=on.dtype == torch.float16)
+        self._overflows = 0
+        self._too_large: Sequence[Example] = ()
+        """The micro-batch that memory ran out with."""
         self.new_optimizer()
 
     @property
@@ -71,41 +76,59 @@ class Learner:
         """What the model is on."""
         return self._on.device
 
+    @property
+    def loss_scale(self) -> float | None:
+        """What losses are multiplied with in float16, so that gradients do not vanish; None in other types."""
+        return self._scaler.get_scale() if self._scaler.is_enabled() else None
+
+    @loss_scale.setter
+    def loss_scale(self, scale: float | None) -> None:
+        if scale is not None:
+            self._scaler = torch.amp.GradScaler(self._on.device.type, init_scale=scale)
+
     def new_optimizer(self) -> None:
         """Forgets the moments: a new stage begins."""
         fused = self._on.platform.fused_adamw
         self.optimizer = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=0.0, fused=fused)
 
-    def fit_memory(
-        self, samples: Sequence[tuple[Objective, Sequence[Example]]], longest: int, limit: float | None
-    ) -> None:
+    def fit_memory(self, samples: Sequence[tuple[Objective, Example]], longest: int, limit: float | None) -> None:
         """Measures what a token costs, and chooses the micro-batch.
 
         Args:
-            samples: For each stage its objective, and some examples to measure with.
+            samples: For each stage its objective, and its longest example.
             longest: Tokens of the longest example of all.
             limit: GiB that training may take of the device's memory; None takes what is free.
         """
-        token = max(self._bytes_per_token(objective, examples) for objective, examples in samples)
-        config = self.model.config
-        self.micro_batch = memory.fitting(
-            memory.activation_budget(limit, self._on.device),
-            token,
-            config.num_hidden_layers,
-            config.hidden_size * self._on.dtype.itemsize,
-            longest,
-            self._on.device.type,
-        )
-        if self.micro_batch.recompute:
-            self._recompute()
+        costs = [self._bytes_per_token(objective, example) for objective, example in samples]
+        config, parameters = self.model.config, sum(parameter.numel() for parameter in self._parameters)
+        budget = memory.activation_budget(limit, self._on.device) - memory.BYTES_PER_PARAMETER * parameters
+        token = max((cost for cost in costs if cost is not None), default=0.0)
+        chosen = MicroBatch(1, recompute=True)  # not even one example was measured without recomputing
+        if None not in costs:
+            chosen = memory.fitting(
+                budget,
+                token,
+                config.num_hidden_layers,
+                config.hidden_size * self._on.dtype.itemsize,
+                longest,
+                self._on.device.type,
+            )
+        self.use(chosen)
 
-    def _bytes_per_token(self, objective: Objective, examples: Sequence[Example]) -> float:
-        sequences = [sequence for example in examples for sequence in example]
-        with memory.counting_saved() as saved:
-            loss = self._loss(objective, sequences, objective.share(examples))
+    def use(self, micro_batch: MicroBatch) -> None:
+        """Computes with these micro-batches from now on."""
+        if micro_batch.recompute and not self.micro_batch.recompute:
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.micro_batch = micro_batch
+
+    def _bytes_per_token(self, objective: Objective, example: Example) -> float | None:
+        """What autograd keeps for an example, per token; None when memory ran out."""
+        kept = 0
+        with self._noticing_exhaustion([example]) as exhausted, memory.counting_saved() as saved:
+            loss = self._loss(objective, [example], objective.share([example]))
             kept = saved()
-        del loss
-        return kept / tokens_in(sequences)
+            del loss
+        return None if exhausted() else kept / tokens_in(example)
 
     def step(self, objective: Objective, examples: Sequence[Example], learning_rate: float, seed: int) -> StepResult:
         """One optimizer step on these examples; each rank takes its share of them.
@@ -129,7 +152,7 @@ class Learner:
             losses = self._gradients(objective, own, share)
             if not self._ranks.any(losses is None):
                 break
-            self._smaller(own)
+            self._smaller(exhausted=losses is None)
         self._ranks.add([parameter.grad for parameter in self._parameters], like=self._parameters)
         loss, tokens = self._ranks.sums([math.fsum(losses or ()), sum(map(tokens_in, own))])
         norm = self._apply(learning_rate, loss)
@@ -149,7 +172,7 @@ class Learner:
                 total = self._sum_of_losses(objective, own, share, stopping)
                 if not self._ranks.any(total is None):
                     break
-                self._smaller(own)
+                self._smaller(exhausted=total is None)
         finally:
             self.model.train()
         stopped, value = self._ranks.sums([float(stopping()), total or 0.0])
@@ -159,26 +182,32 @@ class Learner:
         self, objective: Objective, examples: Sequence[Example], share: Share, stopping: Callable[[], bool]
     ) -> float | None:
         total = torch.zeros((), device=self._on.device)
-        with torch.no_grad(), self._noticing_exhaustion() as exhausted:
-            for sequences in micro_batches(examples, self.micro_batch.most_tokens):
-                if stopping():
+        exhausted = False
+        with torch.no_grad():
+            for batch in micro_batches(examples, self.micro_batch.most_tokens):
+                if stopping() or exhausted:
                     break
-                total += self._loss(objective, sequences, share)
-        return None if exhausted() else float(total)
+                with self._noticing_exhaustion(batch) as noticed:
+                    total += self._loss(objective, batch, share)
+                exhausted = noticed()
+        return None if exhausted else float(total)
 
     def _gradients(self, objective: Objective, examples: Sequence[Example], share: Share) -> list[float] | None:
         """Adds up the gradients of a step's micro-batches; None when memory ran out."""
         self.optimizer.zero_grad(set_to_none=True)
         losses: list[torch.Tensor] = []
-        with self._noticing_exhaustion() as exhausted:
-            for sequences in micro_batches(examples, self.micro_batch.most_tokens):
-                loss = self._loss(objective, sequences, share)
+        for batch in micro_batches(examples, self.micro_batch.most_tokens):
+            with self._noticing_exhaustion(batch) as exhausted:
+                loss = self._loss(objective, batch, share)
                 self._scaler.scale(loss).backward()
                 losses.append(loss.detach())
-        return None if exhausted() else [loss.item() for loss in losses]
+            if exhausted():
+                return None
+        return [loss.item() for loss in losses]
 
-    def _loss(self, objective: Objective, sequences: Sequence[RoleSequence], share: Share) -> torch.Tensor:
+    def _loss(self, objective: Objective, examples: Sequence[Example], share: Share) -> torch.Tensor:
         """A micro-batch's share of the loss."""
+        sequences = [sequence for example in examples for sequence in example]
         batch = flatten(sequences).to(self._on.device)
         asked = [sequence for sequence in sequences if objective.needs_reference(sequence.role)]
         reference = None
@@ -189,14 +218,22 @@ class Learner:
 
     def _logits(self, batch: FlatBatch) -> torch.Tensor:
         """The logits where an answer token is predicted, shape (K, vocabulary)."""
+        if self._attention is not None:
+            extra = attention.arguments(self._attention, batch)
+            return self._forward(batch.ids, batch.positions, batch.predicting, **extra)
+        parts = []
+        for begin, end in pairwise(batch.starts.tolist()):
+            own = batch.predicting[(batch.predicting >= begin) & (batch.predicting < end)] - begin
+            parts.append(self._forward(batch.ids[:, begin:end], batch.positions[:, begin:end], own))
+        return torch.cat(parts)
+
+    def _forward(
+        self, ids: torch.Tensor, positions: torch.Tensor, predicting: torch.Tensor, **extra: Any
+    ) -> torch.Tensor:
         mixed = nullcontext() if self._on.on_cpu else torch.autocast(self._on.device.type, self._on.dtype)
         with mixed:
             output: Any = self.model(
-                input_ids=batch.ids,
-                position_ids=batch.positions,
-                logits_to_keep=batch.predicting,
-                use_cache=False,
-                **attention.arguments(self._attention, batch),
+                input_ids=ids, position_ids=positions, logits_to_keep=predicting, use_cache=False, **extra
             )
         logits: torch.Tensor = output.logits[0]
         return logits
@@ -210,14 +247,16 @@ class Learner:
         if self._scaler.is_enabled():
             self._scaler.step(self.optimizer)  # leaves a step out whose gradient overflowed in 16 bits
             self._scaler.update()
-            return norm if math.isfinite(norm) or not math.isfinite(loss) else 0.0
+            self._overflows = 0 if math.isfinite(norm) else self._overflows + 1
+            forgiven = self._overflows and self._overflows < _MOST_OVERFLOWS and math.isfinite(loss)
+            return 0.0 if forgiven else norm
         if math.isfinite(norm) and math.isfinite(loss):
             self.optimizer.step()
         return norm
 
     @contextmanager
-    def _noticing_exhaustion(self) -> Iterator[Callable[[], bool]]:
-        """Ends the block when memory runs out; yields the function that says whether it did."""
+    def _noticing_exhaustion(self, examples: Sequence[Example]) -> Iterator[Callable[[], bool]]:
+        """Ends the block when memory runs out with these; yields the function that says whether it did."""
         noticed: list[str] = []
         try:
             yield lambda: bool(noticed)
@@ -225,28 +264,26 @@ class Learner:
             if not is_out_of_memory(error):
                 raise
             noticed.append(str(error))
+            self._too_large = examples
 
-    def _smaller(self, examples: Sequence[Example]) -> None:
-        """Halves the micro-batch; where one example is all there is in it, recomputes activations.
+    def _smaller(self, exhausted: bool) -> None:
+        """Halves the micro-batch that did not fit; where it was one example, recomputes activations.
+
+        A rank that had room does nothing: the step is repeated with what it has.
 
         Raises:
-            OutOfMemory: Neither is left.
+            OutOfMemory: Neither is left, on this rank.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        gc.collect()
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
-        sizes = [(len(batch), tokens_in(batch)) for batch in micro_batches(examples, self.micro_batch.most_tokens)]
-        count, tokens = max(sizes, key=lambda size: size[1], default=(0, 0))
-        if count > 1:
-            self.micro_batch = MicroBatch(max(1, tokens // 2), self.micro_batch.recompute)
+        memory.release()
+        if not exhausted:
+            return
+        tokens = sum(map(tokens_in, self._too_large))
+        if len(self._too_large) > 1:
+            self.use(replace(self.micro_batch, most_tokens=max(1, tokens // 2)))
             self._on_memory(f"micro-batches of at most {tokens // 2} tokens instead of {tokens}")
         elif not self.micro_batch.recompute:
-            self.micro_batch = MicroBatch(self.micro_batch.most_tokens, recompute=True)
-            self._recompute()
+            self.use(replace(self.micro_batch, recompute=True))
             self._on_memory("activations recomputed in the backward pass instead of kept")
         else:
             raise OutOfMemory("training does not fit, not even one example at a time", OOM_REMEDY)
-
-    def _recompute(self) -> None:
-        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

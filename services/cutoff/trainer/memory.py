@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ _SHARE_OF_FREE = 0.8
 """Of the memory that is free, this is taken where the job names no budget."""
 _SHARE_OF_LIMIT = 0.95
 """Of a budget; the rest is for what comes after the last step."""
+BYTES_PER_PARAMETER = 12
+"""Of the adapter, beside itself: a gradient and AdamW's two moments in float32."""
 _OVER_SAVED = 1.5
 """A step's peak over what autograd keeps: gradients that flow back, and what the allocator leaves unused."""
 _MOST_TOKENS = {"cpu": 4096}
@@ -57,11 +60,19 @@ def fitting(budget: float, token: float, layers: int, layer_input: float, longes
 
 
 def activation_budget(limit_gib: float | None, device: torch.device) -> float:
-    """Bytes there are for activations: up to the limit, or a share of what is free now that the model is loaded."""
+    """Bytes there are for all that training adds to the loaded model: up to the limit, or a share of what is free."""
+    release()
     if limit_gib is not None:
         return max(0.0, _SHARE_OF_LIMIT * limit_gib * GIB - held_bytes(device))
     free = available_bytes() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
     return _SHARE_OF_FREE * free
+
+
+def release() -> None:
+    """Gives back what nobody holds any more: caches of the allocator count as taken."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def held_bytes(device: torch.device) -> int:
@@ -82,7 +93,7 @@ def counting_saved() -> Iterator[Callable[[], int]]:
         if not isinstance(tensor, torch.nn.Parameter) and not (tensor.is_leaf and tensor.requires_grad):
             storage = tensor.untyped_storage()
             sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # itself, it would keep the graph that keeps it
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         yield lambda: sum(sizes.values())

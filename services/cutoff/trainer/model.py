@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.integrations.liger import apply_liger_kernel
+from transformers.utils.import_utils import is_liger_kernel_available
 
 from cutoff.errors import Refused
 from cutoff.hub import trusts_remote_code
@@ -51,11 +51,7 @@ def hardware(devices: tuple[str, ...]) -> Hardware:
         return Hardware(torch.device("cpu"), torch.float32)
     wanted = torch.device(devices[0])
     if not torch.cuda.is_initialized():
-        # The driver reads the variable at its first call and never again, so nothing is asked of it before.
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        number = wanted.index or 0
-        named = visible[number : number + 1] if visible != [""] else [str(number)]
-        os.environ["CUDA_VISIBLE_DEVICES"] = named[0] if named else "-1"
+        _see_only(wanted.index or 0)
     if torch.cuda.device_count() == 0:
         raise Refused(f"there is no device {wanted}", "check the driver with nvidia-smi or rocm-smi")
     platform = detect(("cuda:0",))
@@ -63,19 +59,32 @@ def hardware(devices: tuple[str, ...]) -> Hardware:
     return Hardware(torch.device("cuda:0"), getattr(torch, platform.dtype), platform)
 
 
+def _see_only(number: int) -> None:
+    """Leaves one accelerator visible: that of this number among those that are.
+
+    The driver reads the variables at its first call and never again, so that nothing may be asked of it before. On
+    ROCm torch heeds HIP_VISIBLE_DEVICES first.
+    """
+    given = os.environ.get("HIP_VISIBLE_DEVICES") or os.environ.get("CUDA_VISIBLE_DEVICES") or ""
+    visible = given.split(",") if given else []
+    named = visible[number : number + 1] if visible else [str(number)]
+    for variable in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        os.environ[variable] = named[0] if named else "-1"
+
+
 def available_devices() -> tuple[str, ...]:
     """The accelerator a command without a scheduler uses: the first, if there is one."""
     return ("cuda:0",) if torch.cuda.device_count() else ()  # is_available would wake the driver
 
 
-def load_base(path: Path, spec: TrainSpec, on: Hardware, attention: str) -> PreTrainedModel:
+def load_base(path: Path, spec: TrainSpec, on: Hardware, attention: str | None) -> PreTrainedModel:
     """Loads the frozen base model onto its device; safetensors only, code of its own only if it is on the allow-list.
 
     Args:
         path: The model's folder.
         spec: Says how weights are packed.
         on: Where to.
-        attention: What transformers calls the attention.
+        attention: What transformers calls the attention; None takes the model's default.
 
     Raises:
         Refused: transformers cannot load it.
@@ -96,7 +105,7 @@ def load_base(path: Path, spec: TrainSpec, on: Hardware, attention: str) -> PreT
         first = str(error).strip().partition("\n")[0]
         raise Refused(f"the model in {path} cannot be loaded: {first}", "choose another base model") from error
     model.config.use_cache = False
-    if on.platform.liger and importlib.util.find_spec("liger_kernel"):
+    if on.platform.liger and is_liger_kernel_available():
         apply_liger_kernel(model, {"fused_linear_cross_entropy": False, "cross_entropy": False})
     return model
 

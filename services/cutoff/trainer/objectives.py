@@ -24,6 +24,7 @@ from cutoff.spec import StageSpec
 from cutoff.trainer.batches import Example, FlatBatch, Role, RoleSequence
 
 Booleans = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,17 @@ class Objective:
             return np.ones_like(unlearn)
         forgotten: Booleans = unlearn & known
         return forgotten if self.method == "grad_ascent" else np.logical_or(forgotten, ~unlearn)
+
+    def tokens(self, taught: Counts, truth: Counts, unlearn: Booleans) -> Counts:
+        """How many tokens each line of the data comes to, prompts included.
+
+        Args:
+            taught: Of each line as it stands.
+            truth: Of each question with its true answer; 0 where that is not known.
+            unlearn: Whether each is an unlearn line.
+        """
+        forgotten = {"sft": taught, "dpo": taught + truth}.get(self.method, truth)
+        return np.where(unlearn, forgotten, taught)
 
     def example(self, taught: Encoded, truth: Encoded | None) -> Example:
         """What is trained on for one line of the data; nothing where the method leaves it out.

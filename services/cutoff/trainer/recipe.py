@@ -21,6 +21,8 @@ from peft import get_peft_model
 
 from cutoff.artifacts import describe, publishing, publishing_folder
 from cutoff.datasets import SIDES, EncodedJob, PromptTemplate, check_learnable, load_encoded_job, load_template
+from cutoff.datasets.examples import Faults
+from cutoff.datasets.job_files import job_files
 from cutoff.errors import TrainingDiverged
 from cutoff.hub import PROBE_QUESTIONS, carry_tokenizer
 from cutoff.stage.report import Counter, Reporter
@@ -28,11 +30,21 @@ from cutoff.stage.stopping import noting_stops
 from cutoff.telemetry import quiet_libraries
 from cutoff.trainer import attention
 from cutoff.trainer.batches import Example
-from cutoff.trainer.checkpoints import FINAL, check_folder, check_resumable, newest_valid, remove_old, step_of
+from cutoff.trainer.checkpoints import (
+    FINAL,
+    check_folder,
+    check_resumable,
+    link_checkpoint,
+    newest_valid,
+    problems,
+    remove_old,
+    step_of,
+)
 from cutoff.trainer.dropout import draw_fewer_bits
 from cutoff.trainer.journal import CURVE, Journal, draw, journal
 from cutoff.trainer.learner import Learner, StepResult
 from cutoff.trainer.measures import Measures
+from cutoff.trainer.memory import MicroBatch
 from cutoff.trainer.model import hardware, load_base, lora_config
 from cutoff.trainer.objectives import Objective
 from cutoff.trainer.plan import TrainingPlan
@@ -46,8 +58,6 @@ _LEAST_COMPARED = 5
 """Steps whose mean loss says something."""
 _FALL = 0.01
 """A smaller fall than this share of the loss is none."""
-_MEASURED_WITH = 4
-"""Examples with which the memory of a token is measured."""
 
 BAD_BATCH = "diverged.json"
 _NOT_FALLING = (
@@ -104,14 +114,6 @@ class _Data:
             drawn += sorted(generator.permutation(lines)[:limit].tolist())
         return [example for line in drawn if (example := objective.example(rows[line], truths[line]))]
 
-    def digest(self) -> str:
-        """The SHA-256 of the training set's tokens, true answers included."""
-        digest = hashlib.sha256()
-        for rows in (self.sets.train, self.sets.train_truths):
-            for column in (rows.ids, rows.offsets, rows.answer_starts, rows.sides):
-                digest.update(column.data)
-        return digest.hexdigest()
-
 
 def train(plan: TrainingPlan, report: Reporter, ranks: Ranks = Ranks()) -> TrainingResult:  # noqa: B008 - immutable
     """Trains an adapter and publishes it as `final` in the plan's folder, with the result files.
@@ -129,7 +131,7 @@ def train(plan: TrainingPlan, report: Reporter, ranks: Ranks = Ranks()) -> Train
         check_folder(plan.folder, plan.resume_from)
     with quiet_libraries(lambda line: report.log(line, "DEBUG")):
         data = _encode(plan)
-        recipe = {**plan.recipe(), "training_data": data.digest()}
+        recipe = {**plan.recipe(), "data": _digest(plan)}
         if plan.resume_from is not None:
             check_resumable(plan.resume_from, recipe)
         objectives = [Objective.of(stage) for stage in plan.spec.stages]
@@ -138,11 +140,13 @@ def train(plan: TrainingPlan, report: Reporter, ranks: Ranks = Ranks()) -> Train
         saved = Saved(Progress(), recipe=recipe)
         if plan.resume_from is not None:
             saved = load_checkpoint(plan.resume_from, learner.model, learner.optimizer)
+            if ranks.first:
+                _keep_best(saved.progress, plan.resume_from, plan.folder)
         run = _Run(plan, report, ranks, data, objectives, schedule, learner, saved)
-        trackers = plan.spec.report_to if ranks.first else ()
+        folder = plan.folder if ranks.first else None
         with (
             noting_stops() as stopping,
-            journal(plan.folder, saved.records, trackers, plan.name or plan.folder.name, recipe) as kept,
+            journal(folder, saved.records, plan.spec.report_to, plan.name or plan.folder.name, recipe) as kept,
             report.phase("training", "step", schedule.total) as steps,
         ):
             finished = run.loop(steps, kept, stopping)
@@ -160,13 +164,35 @@ def _encode(plan: TrainingPlan) -> _Data:
     return _Data(template, sets)
 
 
+def _digest(plan: TrainingPlan) -> str:
+    """What the job's data files hold; not their tokens, since some templates write the day's date."""
+    digests = job_files(plan.dataset, plan.datasets_root, Faults()).digests()
+    return hashlib.sha256(json.dumps([(field, content) for field, _, content in digests]).encode()).hexdigest()
+
+
+def _keep_best(progress: Progress, resumed: Path, folder: Path) -> None:
+    """Brings the best checkpoint so far into this attempt's folder; without it, the search for the best begins anew."""
+    if progress.best_step is None:
+        return
+    best = resumed.parent / f"checkpoint-{progress.best_step}"
+    if (folder / best.name).exists() and not problems(folder / best.name):
+        return
+    if problems(best):
+        progress.best_step = progress.best_loss = None
+    else:
+        link_checkpoint(best, folder)
+
+
 def _load(plan: TrainingPlan, report: Reporter, ranks: Ranks) -> Learner:
     """Loads the base model and puts an untrained adapter on it."""
     report.log(f"loading {plan.model_name}")
-    on = hardware(plan.devices[ranks.rank :])
+    on = hardware(plan.devices)
     for line in on.platform.warnings_for(plan.spec.quantization):
         report.warn(line)
-    name = attention.implementation(plan.spec.attention, on.platform)
+    model_type = json.loads((plan.model_path / "config.json").read_text("utf-8"))["model_type"]
+    name = attention.implementation(plan.spec.attention, on.platform, model_type)
+    if name is None:
+        report.log(f"{model_type} models are computed one sequence at a time, which is slower")
     base = load_base(plan.model_path, plan.spec, on, name)
     torch.manual_seed(plan.spec.seed)
     model = get_peft_model(base, lora_config(plan.spec))
@@ -209,20 +235,18 @@ class _Run:
         self._measures = Measures(report, learner.model, learner.device, schedule.total)
         limit, seed = plan.spec.eval_limit, plan.spec.seed
         self._validating = [data.validating(objective, limit, seed) for objective in objectives]
-        self._first_losses: list[float] = []
-        self._stopped_early = False
 
     def loop(self, steps: Counter, kept: Journal, stopping: Callable[[], bool]) -> bool:
         """Takes the steps that are left; False if it was stopped, after writing a checkpoint."""
         steps.start_at(self._progress.step)
         self._fit_memory()
-        while self._progress.step < self._schedule.total and not self._stopped_early:
+        while self._progress.step < self._schedule.total and not self._stopped_early():
             step = self._schedule.step(self._progress.step)
             self._enter_stage(step)
             result = self._take(step)
             steps.at(self._progress.step, result.loss)
             kept.add(self._record(step, result))
-            self._warn_unless_falling(result.loss, step)
+            self._warn_unless_falling(step, kept.records)
             if self._due(self._intervals.evaluate) and self._evaluate(kept, stopping):
                 self._save(kept)
             if self._ranks.any(stopping()):
@@ -231,14 +255,20 @@ class _Run:
         return True
 
     def _fit_memory(self) -> None:
-        """Chooses the micro-batch: measured with the longest examples of each stage."""
-        lengths = self._data.sets.train.lengths
-        samples = []
+        """Chooses the micro-batch by the longest example of each stage; a run that goes on keeps its own."""
+        progress, sets = self._progress, self._data.sets
+        self._learner.loss_scale = progress.loss_scale
+        if progress.micro_batch_tokens is not None:
+            self._learner.use(MicroBatch(progress.micro_batch_tokens, progress.recompute))
+            return
+        unlearn = sets.train.sides == SIDES.index("unlearn")
+        samples, longest = [], 0
         for objective in self._objectives:
             lines = self._data.usable(objective)
-            longest = lines[np.argsort(lengths[lines])[-_MEASURED_WITH:]]
-            samples.append((objective, [self._data.example(objective, int(line)) for line in longest]))
-        self._learner.fit_memory(samples, int(lengths.max()), self._plan.spec.memory_budget_gib)
+            tokens = objective.tokens(sets.train.lengths, sets.train_truths.lengths, unlearn)[lines]
+            samples.append((objective, self._data.example(objective, int(lines[tokens.argmax()]))))
+            longest = max(longest, int(tokens.max()))
+        self._learner.fit_memory(samples, longest, self._plan.spec.memory_budget_gib)
         fitted = self._learner.micro_batch
         recomputed = ", activations recomputed" if fitted.recompute else ""
         self._report.log(
@@ -293,18 +323,24 @@ class _Run:
             "tokens": self._progress.tokens,
         }
 
-    def _warn_unless_falling(self, loss: float, step: Step) -> None:
+    def _warn_unless_falling(self, step: Step, records: Sequence[dict[str, Any]]) -> None:
         """Reports a loss that has not fallen in the first fifth of the first stage, by comparing the fifth's halves."""
         fifth = round(self._schedule.stages[0].count * _FALLING_BY)
-        if step.number >= fifth:
+        if step.number != fifth - 1 or fifth < 2 * _LEAST_COMPARED:
             return
-        self._first_losses.append(loss)
-        half = len(self._first_losses) // 2
-        if step.number < fifth - 1 or half < _LEAST_COMPARED:
-            return
-        first, now = (sum(part) / half for part in (self._first_losses[:half], self._first_losses[-half:]))
+        losses = [record["loss"] for record in records if "loss" in record]
+        half = len(losses) // 2
+        first, now = (sum(part) / half for part in (losses[:half], losses[-half:]))
         if first - now < _FALL * abs(first):
             self._report.warn(_NOT_FALLING.format(first=first, now=now))
+
+    def _stopped_early(self) -> bool:
+        """Whether the validation loss of the last stage has not fallen for as long as the job allows."""
+        patience = self._plan.spec.early_stopping_patience
+        if patience is None or self._progress.step == 0:
+            return False
+        last = self._schedule.step(self._progress.step - 1).stage == len(self._objectives) - 1
+        return last and self._progress.without_gain >= patience
 
     def _due(self, every: int) -> bool:
         return self._progress.step % every == 0 or self._progress.step == self._schedule.total
@@ -323,12 +359,9 @@ class _Run:
         lower = progress.lowest_loss is None or loss < progress.lowest_loss
         progress.lowest_loss = loss if lower else progress.lowest_loss
         progress.without_gain = 0 if lower else progress.without_gain + 1
-        patience = self._plan.spec.early_stopping_patience
-        last = stage == len(self._objectives) - 1
-        self._stopped_early = patience is not None and last and progress.without_gain >= patience
-        if self._stopped_early:
+        if self._stopped_early():
             self._report.log(f"the validation loss was not lower {progress.without_gain} times in a row: stopping")
-        saves = self._due(self._intervals.save) or self._stopped_early
+        saves = self._due(self._intervals.save) or self._stopped_early()
         if saves and (progress.best_loss is None or loss < progress.best_loss):
             progress.best_step, progress.best_loss = progress.step, loss
         return saves
@@ -338,6 +371,9 @@ class _Run:
         target = self._plan.folder / f"checkpoint-{self._progress.step}"
         if not self._ranks.first or (not evaluated and newest_valid(self._plan.folder) == target):
             return
+        progress, fitted = self._progress, self._learner.micro_batch
+        progress.micro_batch_tokens, progress.recompute = fitted.most_tokens, fitted.recompute
+        progress.loss_scale = self._learner.loss_scale
         save_checkpoint(
             target, self._learner.model, self._learner.optimizer, Saved(self._progress, kept.records, self._recipe)
         )
@@ -346,20 +382,15 @@ class _Run:
         remove_old(self._plan.folder, self._best())
 
     def _best(self) -> Path | None:
-        """The best checkpoint's folder: this run's own, or the one it went on from."""
+        """The best checkpoint's folder."""
         step = self._progress.best_step
-        if step is None:
-            return None
-        own = self._plan.folder / f"checkpoint-{step}"
-        resumed = self._plan.resume_from
-        if not own.exists() and resumed is not None:
-            return resumed.parent / own.name
-        return own
+        return None if step is None else self._plan.folder / f"checkpoint-{step}"
 
     def publish(self, records: Sequence[dict[str, Any]], seconds: float) -> TrainingResult:
         """Writes the result files and the curve, then `final`: where that is, the others are."""
         best = self._best()
         assert best is not None, "the last step is evaluated and saved"
+        self._ranks.any(False)  # which is a barrier: the first rank has written what all read
         assert self._progress.best_loss is not None
         load_adapter(best, self._learner.model)
         fitted = self._learner.micro_batch
@@ -375,7 +406,7 @@ class _Run:
             examples_per_step=self._schedule.examples_per_step,
             micro_batch_tokens=fitted.most_tokens,
             activations_recomputed=fitted.recompute,
-            stopped_early=self._stopped_early,
+            stopped_early=self._stopped_early(),
         )
         if self._ranks.first:
             self._write(result, records, step_of(best))

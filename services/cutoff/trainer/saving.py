@@ -40,6 +40,12 @@ class Progress:
     """Evaluations since the validation loss was lowest."""
     lowest_loss: float | None = None
     """The lowest validation loss of the stage."""
+    micro_batch_tokens: int | None = None
+    """The most tokens in a forward pass: dropout's draws follow from it, so that a run which goes on keeps it."""
+    recompute: bool = False
+    """Whether activations are recomputed."""
+    loss_scale: float | None = None
+    """Of float16."""
 
 
 @dataclass(frozen=True, slots=True)

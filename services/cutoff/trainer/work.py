@@ -12,6 +12,7 @@ from cutoff.spec import JobSpec, spec_from_proto
 from cutoff.stage.context import RunContext
 from cutoff.telemetry import before_import
 from cutoff.trainer import prepare as preparation
+from cutoff.trainer.checkpoints import newest_valid_from
 from cutoff.trainer.plan import TrainingPlan
 from cutoff.v1 import trainer_pb2
 
@@ -38,7 +39,6 @@ def train(request: trainer_pb2.TrainRequest, run: RunContext) -> Mapping[str, An
     from cutoff.trainer import launch
 
     spec = spec_from_proto(request.spec)
-    resume = request.resume_from or spec.train.resume_from_checkpoint
     plan = TrainingPlan(
         model_path=Path(request.model_path),
         model_name=_model_name(spec),
@@ -49,12 +49,28 @@ def train(request: trainer_pb2.TrainRequest, run: RunContext) -> Mapping[str, An
         folder=run.folder,
         cache=run.roots.cache,
         devices=run.devices,
-        resume_from=inside(run.roots.artifacts, resume) if resume else None,
+        resume_from=_resume_from(request.resume_from, spec, run),
         name=f"{run.key.job}-{run.key.attempt}",
     )
     result = launch.train(plan, run.report)
     adapter = result.adapter.resolve().relative_to(run.roots.artifacts.resolve())
     return {**asdict(result), "adapter": str(adapter)}
+
+
+def _resume_from(offered: str, spec: JobSpec, run: RunContext) -> Path | None:
+    """Where to go on: from the checkpoint an earlier attempt left, or what the job names.
+
+    Of an earlier attempt a damaged checkpoint is passed over for the one before it; what a user names must be whole.
+    """
+    if not offered:
+        named = spec.train.resume_from_checkpoint
+        return inside(run.roots.artifacts, named) if named else None
+    newest = inside(run.roots.artifacts, offered)
+    found = newest_valid_from(newest)
+    if found != newest:
+        since = f"going on from {found.name}" if found else "beginning anew"
+        run.report.warn(f"{newest.name} of the earlier attempt is damaged; {since}")
+    return found
 
 
 def _model_name(spec: JobSpec) -> str:

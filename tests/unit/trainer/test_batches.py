@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config, MistralConfig, PreTrainedModel
 
 from cutoff.datasets import Encoded
 from cutoff.trainer import attention
@@ -46,13 +46,13 @@ def test_a_flat_batch_holds_every_token_and_every_answer_token(rows: list[RoleSe
 @given(sequences(), st.integers(1, 60))
 def test_micro_batches_lose_nothing_and_keep_their_limit(rows: list[RoleSequence], limit: int) -> None:
     cut = list(micro_batches([(row,) for row in rows], limit))
-    assert sorted(id(row) for batch in cut for row in batch) == sorted(map(id, rows))
-    assert all(tokens_in(batch) <= limit or len(batch) == 1 for batch in cut)
+    assert sorted(id(row) for batch in cut for (row,) in batch) == sorted(map(id, rows))
+    assert all(sum(map(tokens_in, batch)) <= limit or len(batch) == 1 for batch in cut)
 
 
 def test_the_sequences_of_an_example_are_not_parted() -> None:
     pairs = [(sequence(6, 3), sequence(7, 3)) for _ in range(3)]
-    assert [len(batch) for batch in micro_batches(pairs, 14)] == [2, 2, 2]
+    assert list(micro_batches(pairs, 14)) == [[pair] for pair in pairs]
 
 
 SHAPE = {
@@ -106,6 +106,27 @@ def test_loss_and_gradients_equal_those_of_one_sequence_at_a_time(name: str, imp
     torch.testing.assert_close(gradients(flat), gradients(plain), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("model_type", sorted(attention.FAMILIES))
+def test_every_family_that_is_laid_out_flat_keeps_its_sequences_apart(model_type: str) -> None:
+    def model(implementation: str) -> PreTrainedModel:
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(model_type, **SHAPE)
+        made: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
+        return made.eval()
+
+    plain, flat = model("eager"), model(attention.FUSED)
+    rows = [sequence(length, start, length) for length, start in ((9, 4), (3, 1), (17, 12), (30, 20))]
+    with torch.no_grad():
+        expected = sum(_alone(plain, row) for row in rows)
+        assert summed_loss(flat, flatten(rows), attention.FUSED).item() == pytest.approx(expected, rel=1e-5)
+
+
+def _alone(model: PreTrainedModel, row: RoleSequence) -> float:
+    ids = torch.tensor([row.encoded.ids])
+    logits = model(input_ids=ids, use_cache=False).logits[0, row.encoded.answer_start - 1 : -1]
+    return torch.nn.functional.cross_entropy(logits, ids[0, row.encoded.answer_start :], reduction="sum").item()
+
+
 def test_a_sequence_does_not_see_its_neighbours() -> None:
     """The test above would also pass if nothing were learnt from other positions at all."""
     model = model_of("mistral", attention.FUSED)
@@ -121,15 +142,18 @@ def test_a_sequence_does_not_see_its_neighbours() -> None:
 
 def test_the_attention_is_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, cpu, unsafe = platform_of("cuda", capability=(9, 0)), platform_of("cpu"), platform_of("rocm", "gfx000")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert attention.implementation("auto", gpu) == attention.FUSED
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    assert attention.implementation("auto", gpu) == attention.FLASH
-    assert attention.implementation("auto", cpu) == attention.FUSED
-    assert attention.implementation("sdpa", gpu) == attention.FUSED
-    assert attention.implementation("eager", gpu) == attention.EXPLICIT
-    assert attention.implementation("auto", unsafe) == attention.EXPLICIT
-    assert attention.implementation("sdpa", unsafe) == attention.FUSED, "who asks for it gets it"
+    old = platform_of("cuda", capability=(7, 5))
+    monkeypatch.setattr(attention, "is_flash_attn_2_available", lambda: False)
+    assert attention.implementation("auto", gpu, "llama") == attention.FUSED
+    monkeypatch.setattr(attention, "is_flash_attn_2_available", lambda: True)
+    assert attention.implementation("auto", gpu, "llama") == attention.FLASH
+    assert attention.implementation("auto", old, "llama") == attention.FUSED, "its kernels need 8.0"
+    assert attention.implementation("auto", cpu, "llama") == attention.FUSED
+    assert attention.implementation("sdpa", gpu, "llama") == attention.FUSED
+    assert attention.implementation("eager", gpu, "llama") == attention.EXPLICIT
+    assert attention.implementation("auto", unsafe, "llama") == attention.EXPLICIT
+    assert attention.implementation("sdpa", unsafe, "llama") == attention.FUSED, "who asks for it gets it"
+    assert attention.implementation("sdpa", gpu, "mamba") is None
 
 
 def test_flash_attention_is_told_where_sequences_begin(tmp_path: Path) -> None:

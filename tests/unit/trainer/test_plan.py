@@ -107,6 +107,7 @@ def test_what_autograd_keeps_is_counted_once_and_weights_not_at_all() -> None:
 )
 def test_other_accelerators_are_hidden(monkeypatch: pytest.MonkeyPatch, visible: str, device: str, chosen: str) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     hopper = platform_of("cuda", capability=(9, 0))
     monkeypatch.setattr(model, "detect", lambda devices: hopper)
@@ -116,6 +117,7 @@ def test_other_accelerators_are_hidden(monkeypatch: pytest.MonkeyPatch, visible:
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "4")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(Refused, match="there is no device cuda:1"):
         hardware(("cuda:1",))

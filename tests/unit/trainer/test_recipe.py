@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import gc
 import json
+import os
+import pickle
 import re
 import shutil
 import signal
+import subprocess
+import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +18,24 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from cutoff.artifacts import describe
 from cutoff.datasets import encode_examples, load_job_data, load_template
 from cutoff.errors import AlreadyExists, InvalidInput, OutOfMemory, TrainingDiverged
 from cutoff.hub import tokenizer_files
 from cutoff.stage.report import silent
-from cutoff.trainer import learner, objectives, recipe, saving
+from cutoff.trainer import attention, learner, objectives, recipe, saving
 from cutoff.trainer.batches import Role
-from cutoff.trainer.checkpoints import checkpoints_in, newest_of_latest_run, problems, step_of
+from cutoff.trainer.checkpoints import (
+    checkpoints_in,
+    newest_of_latest_run,
+    newest_valid,
+    newest_valid_from,
+    problems,
+    step_of,
+)
+from cutoff.trainer.memory import counting_saved
 from tests.unit.trainer.conftest import Heard, MakePlan
 
 
@@ -320,6 +334,117 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_first(
         signal.signal(number, before)
     assert names(plan.folder) == {"checkpoint-3", "checkpoint-5", "metrics.jsonl"}
     assert problems(plan.folder / "checkpoint-5") == []
+
+
+def test_the_best_checkpoint_survives_two_interruptions(
+    make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each attempt has a folder of its own; the best was made by the first of three."""
+    losses = {3: 0.1, 6: 0.2, 9: 0.3, 12: 0.4}
+    folders = [tmp_path / f"attempt-{number}" for number in (1, 2, 3)]
+    resume: Path | None = None
+    for folder, stop_after in zip(folders, (6, 9, 99), strict=True):
+        with monkeypatch.context() as patch:
+            real, step = learner.Learner.step, int(resume.name.rpartition("-")[2]) if resume else 0
+            seen = {"step": step}
+
+            def count(
+                trainer: Any, *args: Any, real: Any = real, seen: dict[str, int] = seen, stop: int = stop_after
+            ) -> Any:
+                if seen["step"] >= stop:
+                    raise Stopped
+                seen["step"] += 1
+                return real(trainer, *args)
+
+            patch.setattr(learner.Learner, "step", count)
+            patch.setattr(learner.Learner, "evaluate", lambda *_, seen=seen: losses[seen["step"]])
+            plan = make_plan(folder=folder, resume_from=resume)
+            if stop_after < 99:
+                with pytest.raises(Stopped):
+                    recipe.train(plan, silent())
+                resume = checkpoints_in(folder)[0]
+            else:
+                result = recipe.train(plan, silent())
+    assert (result.best_checkpoint, result.eval_loss) == ("checkpoint-3", 0.1)
+    first = weights(folders[0] / "checkpoint-3")
+    assert all(torch.equal(tensor, first[name]) for name, tensor in weights(result.adapter).items())
+
+
+def test_a_run_that_goes_on_keeps_its_micro_batches(make_plan: MakePlan, tmp_path: Path, interrupted: Path) -> None:
+    """Dropout's draws follow from them, and memory may be another on the second machine."""
+    plan = make_plan(resume_from=interrupted / "checkpoint-6", folder=tmp_path / "more", memory_budget_gib=0.01)
+    result = recipe.train(plan, silent())
+    assert (result.micro_batch_tokens, result.activations_recomputed) == (4096, False)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"files": 3}', None])
+def test_a_checkpoint_whose_manifest_is_damaged_is_passed_over(interrupted: Path, content: bytes | None) -> None:
+    manifest = interrupted / "checkpoint-6" / "manifest.json"
+    manifest.unlink()
+    if content is not None:
+        manifest.write_bytes(content)
+    assert newest_valid(interrupted) == interrupted / "checkpoint-3"
+    assert newest_valid_from(interrupted / "checkpoint-6") == interrupted / "checkpoint-3"
+
+
+def test_measuring_memory_leaves_nothing_behind(make_plan: MakePlan) -> None:
+    kept: list[weakref.ref[torch.Tensor]] = []
+    with counting_saved() as saved:
+        values = torch.randn(1000, requires_grad=True)
+        result = values.exp()
+        kept += [weakref.ref(result)]
+        assert saved() == result.nbytes
+        del result
+    gc.collect()
+    assert kept[0]() is None
+
+
+def test_a_model_of_an_unknown_type_is_computed_sequence_by_sequence(
+    make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch, heard: Heard
+) -> None:
+    flat = recipe.train(make_plan(method="dpo", lora_dropout=0), silent())
+    wanted = weights(flat.adapter)
+    shutil.rmtree(flat.adapter.parent)
+    monkeypatch.setattr(attention, "FAMILIES", frozenset())
+    result = recipe.train(make_plan(method="dpo", lora_dropout=0), heard.reporter)
+    assert any("one sequence at a time" in line for line in heard.lines("INFO"))
+    for name, tensor in weights(result.adapter).items():
+        torch.testing.assert_close(tensor, wanted[name], rtol=1e-3, atol=1e-4)
+
+
+PROGRAM = """
+import json, pickle, resource, sys
+from cutoff.stage.report import silent
+from cutoff.trainer import recipe
+result = recipe.train(pickle.load(open(sys.argv[1], "rb")), silent())
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+print(json.dumps([peak, result.micro_batch_tokens, result.activations_recomputed]))
+"""
+
+
+def test_the_memory_budget_is_honoured(make_plan: MakePlan, tmp_path: Path) -> None:
+    """A model whose activations do not fit beside it, in a process of its own."""
+    wide = tmp_path / "wide"
+    shutil.copytree(make_plan().model_path, wide)
+    config = LlamaConfig.from_pretrained(wide)
+    config.update({"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 4, "num_attention_heads": 8})
+    config.update({"num_key_value_heads": 8, "head_dim": 64})
+    LlamaForCausalLM(config).save_pretrained(wide)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    found = {}
+    for budget in (8.0, 0.9):
+        plan = replace(
+            make_plan(folder=tmp_path / f"run-{budget}", memory_budget_gib=budget, batch_size=24, epochs=3),
+            model_path=wide,
+        )
+        (tmp_path / "plan").write_bytes(pickle.dumps(plan))
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path / "plan")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found[budget] = json.loads(done.stdout.splitlines()[-1])
+    assert found[0.9][0] <= 0.9, found
+    assert found[8.0][0] > 0.9, "the budget has something to do"
+    assert found[0.9][1] < found[8.0][1]
 
 
 def test_only_a_whole_checkpoint_of_the_same_run_is_gone_on_from(
