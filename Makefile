@@ -62,6 +62,10 @@ bench-train: setup ## Training speed and memory against the document's recipe as
 bench-data: setup ## Seconds and memory of checking and tokenizing 1,000 to 100,000 examples
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.data
 
+.PHONY: bench-objectives
+bench-objectives: setup ## What each training objective keeps and forgets on two demo worlds (about 20 minutes)
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.objectives
+
 .PHONY: bench-containers
 bench-containers: setup ## Start, memory at rest and job time of the composed system, against processes
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.containers
