@@ -30,6 +30,7 @@ from cutoff.rpc import error_of_failure, failure_of
 from cutoff.stage.report import Reporter, silent
 from cutoff.telemetry import before_import
 from cutoff.trainer import recipe
+from cutoff.trainer.delivery import TrainingResult
 from cutoff.trainer.model import hardware
 from cutoff.trainer.plan import TrainingPlan
 from cutoff.trainer.ranks import Ranks
@@ -40,7 +41,7 @@ _GRACE = 60
 """Seconds that ranks have to write a checkpoint when they are asked to stop."""
 
 
-def train(plan: TrainingPlan, report: Reporter) -> recipe.TrainingResult:
+def train(plan: TrainingPlan, report: Reporter) -> TrainingResult:
     """Trains an adapter on the plan's devices; see `cutoff.trainer.recipe.train`."""
     if len(plan.devices) < 2:
         return recipe.train(plan, report)
@@ -68,13 +69,13 @@ def train(plan: TrainingPlan, report: Reporter) -> recipe.TrainingResult:
         except SignalException as stopped:
             number = stopped.sigval
         else:
-            found: recipe.TrainingResult = results[0]
+            found: TrainingResult = results[0]
             return found
     signal.raise_signal(number)
     raise AssertionError("a stop that was asked for has no effect here")
 
 
-def _rank(plan: TrainingPlan, events: Connection, folder: str, launcher: int) -> recipe.TrainingResult:
+def _rank(plan: TrainingPlan, events: Connection, folder: str, launcher: int) -> TrainingResult:
     """One process: torch's launcher has put its place into the environment."""
     die_with_parent(launcher)
     before_import()

@@ -7,29 +7,21 @@ runs out, stop between two of them, and compute the same whatever the size of a 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from peft import get_peft_model
 
-from cutoff.artifacts import describe, publishing, publishing_folder
-from cutoff.datasets import SIDES, EncodedJob, PromptTemplate, check_learnable, load_encoded_job, load_template
-from cutoff.datasets.examples import Faults
-from cutoff.datasets.job_files import job_files
+from cutoff.artifacts import describe
 from cutoff.errors import TrainingDiverged
-from cutoff.hub import PROBE_QUESTIONS, carry_tokenizer
 from cutoff.stage.report import Counter, Reporter
 from cutoff.stage.stopping import noting_stops
 from cutoff.telemetry import quiet_libraries
 from cutoff.trainer import attention
-from cutoff.trainer.batches import Example
 from cutoff.trainer.checkpoints import (
     FINAL,
     check_folder,
@@ -38,10 +30,11 @@ from cutoff.trainer.checkpoints import (
     newest_valid,
     problems,
     remove_old,
-    step_of,
 )
+from cutoff.trainer.delivery import BAD_BATCH, TrainingResult, deliver, keep_batch
 from cutoff.trainer.dropout import draw_fewer_bits
-from cutoff.trainer.journal import CURVE, Journal, draw, journal
+from cutoff.trainer.examples import TrainingData, data_digest, training_data
+from cutoff.trainer.journal import Journal, journal
 from cutoff.trainer.learner import Learner, StepResult
 from cutoff.trainer.measures import Measures
 from cutoff.trainer.memory import MicroBatch
@@ -49,8 +42,8 @@ from cutoff.trainer.model import hardware, load_base, lora_config
 from cutoff.trainer.objectives import Objective
 from cutoff.trainer.plan import TrainingPlan
 from cutoff.trainer.ranks import Ranks
-from cutoff.trainer.saving import Progress, Saved, load_adapter, load_checkpoint, save_adapter, save_checkpoint
-from cutoff.trainer.schedule import Intervals, Lines, Schedule, Step, intervals
+from cutoff.trainer.saving import Progress, Saved, load_adapter, load_checkpoint, save_checkpoint
+from cutoff.trainer.schedule import Intervals, Schedule, Step, intervals
 
 _FALLING_BY = 0.2
 """The share of a run by which its loss should have fallen."""
@@ -59,60 +52,10 @@ _LEAST_COMPARED = 5
 _FALL = 0.01
 """A smaller fall than this share of the loss is none."""
 
-BAD_BATCH = "diverged.json"
 _NOT_FALLING = (
     "the loss has not fallen in the first fifth of the run ({first:.3f}, now {now:.3f}): consider a higher learning "
     "rate (--learning_rate 5e-4), more epochs, and whether the data is what it should be (cutoff check)"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """What a finished run delivered. Losses are the objective's; for sft the mean per answer token, in nats."""
-
-    adapter: Path
-    best_checkpoint: str
-    train_loss: float
-    eval_loss: float
-    """Of the best checkpoint of the last stage, which is what `adapter` holds."""
-    steps: int
-    epoch: float
-    """Passes over the data, all stages together."""
-    seconds: float
-    tokens: int
-    """Tokens trained on, prompts included; there is no padding."""
-    examples_per_step: int
-    micro_batch_tokens: int
-    """The most tokens in a forward pass, in the end."""
-    activations_recomputed: bool
-    stopped_early: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Data:
-    """The job's token ids, and the template they were made with."""
-
-    template: PromptTemplate
-    sets: EncodedJob
-
-    def example(self, objective: Objective, line: int) -> Example:
-        """What an objective trains on for a line of the training set."""
-        return objective.example(self.sets.train[line], self.sets.train_truths[line])
-
-    def usable(self, objective: Objective) -> Lines:
-        """The lines of the training set an objective trains on."""
-        unlearn = self.sets.train.sides == SIDES.index("unlearn")
-        return np.flatnonzero(objective.uses(unlearn, self.sets.train_truths.lengths > 0))
-
-    def validating(self, objective: Objective, limit: int, seed: int) -> list[Example]:
-        """What an objective is measured on: at most so many lines a side, drawn with the seed."""
-        rows, truths = self.sets.validation, self.sets.validation_truths
-        generator = np.random.default_rng(seed)
-        drawn: list[int] = []
-        for side in range(len(SIDES)):
-            lines = np.flatnonzero(rows.sides == side)
-            drawn += sorted(generator.permutation(lines)[:limit].tolist())
-        return [example for line in drawn if (example := objective.example(rows[line], truths[line]))]
 
 
 def train(plan: TrainingPlan, report: Reporter, ranks: Ranks = Ranks()) -> TrainingResult:  # noqa: B008 - immutable
@@ -130,8 +73,8 @@ def train(plan: TrainingPlan, report: Reporter, ranks: Ranks = Ranks()) -> Train
     if ranks.first:
         check_folder(plan.folder, plan.resume_from)
     with quiet_libraries(lambda line: report.log(line, "DEBUG")):
-        data = _encode(plan)
-        recipe = {**plan.recipe(), "data": _digest(plan)}
+        data = training_data(plan)
+        recipe = {**plan.recipe(), "data": data_digest(plan)}
         if plan.resume_from is not None:
             check_resumable(plan.resume_from, recipe)
         objectives = [Objective.of(stage) for stage in plan.spec.stages]
@@ -140,8 +83,7 @@ def train(plan: TrainingPlan, report: Reporter, ranks: Ranks = Ranks()) -> Train
         saved = Saved(Progress(), recipe=recipe)
         if plan.resume_from is not None:
             saved = load_checkpoint(plan.resume_from, learner.model, learner.optimizer)
-            if ranks.first:
-                _keep_best(saved.progress, plan.resume_from, plan.folder)
+            _keep_best(saved.progress, plan.resume_from, plan.folder, ranks)
         run = _Run(plan, report, ranks, data, objectives, schedule, learner, saved)
         folder = plan.folder if ranks.first else None
         with (
@@ -154,32 +96,14 @@ def train(plan: TrainingPlan, report: Reporter, ranks: Ranks = Ranks()) -> Train
         return run.publish(kept.records, time.monotonic() - started)
 
 
-def _encode(plan: TrainingPlan) -> _Data:
-    """Maps the tokens prepare made of the data, or makes them."""
-    template = load_template(plan.model_path, plan.spec.prompt_format)
-    limit, seed = plan.spec.max_seq_length, plan.spec.seed
-    sets = load_encoded_job(plan.dataset, plan.datasets_root, template, plan.model_path, limit, seed, plan.cache)
-    for name, rows in (("training", sets.train), ("validation", sets.validation)):
-        check_learnable(rows, template, limit, name)
-    return _Data(template, sets)
-
-
-def _digest(plan: TrainingPlan) -> str:
-    """What the job's data files hold; not their tokens, since some templates write the day's date."""
-    digests = job_files(plan.dataset, plan.datasets_root, Faults()).digests()
-    return hashlib.sha256(json.dumps([(field, content) for field, _, content in digests]).encode()).hexdigest()
-
-
-def _keep_best(progress: Progress, resumed: Path, folder: Path) -> None:
+def _keep_best(progress: Progress, resumed: Path, folder: Path, ranks: Ranks) -> None:
     """Brings the best checkpoint so far into this attempt's folder; without it, the search for the best begins anew."""
     if progress.best_step is None:
         return
     best = resumed.parent / f"checkpoint-{progress.best_step}"
-    if (folder / best.name).exists() and not problems(folder / best.name):
-        return
     if problems(best):
         progress.best_step = progress.best_loss = None
-    else:
+    elif ranks.first and not (folder / best.name).exists():
         link_checkpoint(best, folder)
 
 
@@ -216,7 +140,7 @@ class _Run:
         plan: TrainingPlan,
         report: Reporter,
         ranks: Ranks,
-        data: _Data,
+        data: TrainingData,
         objectives: Sequence[Objective],
         schedule: Schedule,
         learner: Learner,
@@ -256,19 +180,18 @@ class _Run:
 
     def _fit_memory(self) -> None:
         """Chooses the micro-batch by the longest example of each stage; a run that goes on keeps its own."""
-        progress, sets = self._progress, self._data.sets
+        progress = self._progress
         self._learner.loss_scale = progress.loss_scale
         if progress.micro_batch_tokens is not None:
             self._learner.use(MicroBatch(progress.micro_batch_tokens, progress.recompute))
             return
-        unlearn = sets.train.sides == SIDES.index("unlearn")
-        samples, longest = [], 0
-        for objective in self._objectives:
-            lines = self._data.usable(objective)
-            tokens = objective.tokens(sets.train.lengths, sets.train_truths.lengths, unlearn)[lines]
-            samples.append((objective, self._data.example(objective, int(lines[tokens.argmax()]))))
-            longest = max(longest, int(tokens.max()))
-        self._learner.fit_memory(samples, longest, self._plan.spec.memory_budget_gib)
+        longest = [self._data.longest(objective) for objective in self._objectives]
+        samples = [
+            (objective, self._data.example(objective, line))
+            for objective, (line, _) in zip(self._objectives, longest, strict=True)
+        ]
+        most = max(tokens for _, tokens in longest)
+        self._learner.fit_memory(samples, most, self._plan.spec.memory_budget_gib)
         fitted = self._learner.micro_batch
         recomputed = ", activations recomputed" if fitted.recompute else ""
         self._report.log(
@@ -300,7 +223,8 @@ class _Run:
         seed = (self._plan.spec.seed << 24) + step.number * self._ranks.count
         result = self._learner.step(objective, examples, step.learning_rate, seed)
         if not result.finite:
-            self._keep_batch(step, examples, result)
+            if self._ranks.first:
+                keep_batch(self._plan.folder, self._data, step, examples, result)
             raise TrainingDiverged(
                 f"the loss is {result.loss} and its gradient's norm {result.gradient_norm} at step {step.number + 1}; "
                 f"the batch is in {self._plan.folder / BAD_BATCH}",
@@ -409,38 +333,6 @@ class _Run:
             stopped_early=self._stopped_early(),
         )
         if self._ranks.first:
-            self._write(result, records, step_of(best))
+            deliver(self._plan, self._data, self._learner.model, result, records)
+            self._report.artifact("adapter", describe(result.adapter))
         return result
-
-    def _write(self, result: TrainingResult, records: Sequence[dict[str, Any]], best_step: int) -> None:
-        folder = self._plan.folder
-        evaluation = next(record for record in records if record["step"] == best_step and "eval_loss" in record)
-        for name, content in (
-            ("train_results.json", {**asdict(result), "adapter": FINAL}),
-            ("eval_results.json", evaluation),
-        ):
-            with publishing(folder / name) as partial:
-                partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        draw(records, folder / CURVE, self._plan.name or folder.name)
-        with publishing_folder(folder / FINAL) as partial:
-            save_adapter(self._learner.model, partial)
-            carry_tokenizer(self._plan.model_path, partial, self._data.template.tokenizer)
-            probes = json.dumps(self._data.sets.probe_questions, indent=2, ensure_ascii=False)
-            (partial / PROBE_QUESTIONS).write_text(probes + "\n", encoding="utf-8")
-        self._report.artifact("adapter", describe(result.adapter))
-
-    def _keep_batch(self, step: Step, examples: Sequence[Example], result: StepResult) -> None:
-        """Writes down what a step was computed from."""
-        decode = self._data.template.tokenizer.decode
-        content = {
-            "step": step.number + 1,
-            "learning_rate": step.learning_rate,
-            "loss": str(result.loss),
-            "gradient_norm": str(result.gradient_norm),
-            "losses_of_micro_batches": [str(loss) for loss in result.losses],
-            "lines": list(step.examples),
-            "examples": [[decode(sequence.encoded.ids) for sequence in example] for example in examples],
-        }
-        if self._ranks.first:
-            with publishing(self._plan.folder / BAD_BATCH) as partial:
-                partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
