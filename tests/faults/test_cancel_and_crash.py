@@ -136,6 +136,8 @@ class Command:
              "--datasets", str(world.folder / "datasets"), "--artifacts", str(self.artifacts),
              "--models", str(tmp_path / "models")],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            # A shell without job control starts what it puts into the background deaf to Ctrl-C, and so its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         self.seen: list[str] = []
 
