@@ -26,6 +26,8 @@ NO_DATA = {
 }
 """What stays without data here, and why."""
 
+MAY_HAVE_DATA = {'code!="OK"': "on a busy machine a call may come before its service is ready, and is repeated"}
+
 
 def promtool(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     command = ["docker", "run", "--rm", "-i", "--network", "none", "-v", f"{ROOT}/deploy/prometheus:/rules:ro",
@@ -86,16 +88,19 @@ def test_every_expression_returns_data_for_the_time_of_the_job(running, job):
     time.sleep(11)  # two scrapes after the job's end
     end = time.time()
     times = {"start": str(end - 900), "end": str(end), "step": "5"}
-    silent = set()
+    silent: set[str] = set()
+    series: dict[str, list[object]] = {}
     for expression in {**panel_expressions(), **metrics_of_alerts()}.values():
         asked = expression.replace("$cutoff_job", job["name"].removeprefix("jobs/"))
         asked = asked.replace("$question_set", "validation")
-        if not ask(running, "query_range", query=asked, **times)["result"]:
+        series[expression] = [found["metric"] for found in ask(running, "query_range", query=asked, **times)["result"]]
+        if not series[expression]:
             silent.add(expression)
     unexpected = {expression for expression in silent if not any(part in expression for part in NO_DATA)}
     assert unexpected == set()
-    idle = {part for part in NO_DATA if not any(part in expression for expression in silent)}
-    assert idle == set(), "on the list of exceptions, and needs none"
+    idle = {part for part in NO_DATA.keys() - MAY_HAVE_DATA.keys() if not any(part in expression for expression in silent)}
+    answered = {part: [series[expression] for expression in series if part in expression] for part in idle}
+    assert answered == {}, "on the list of exceptions, and needs none"
 
 
 def metrics_of_alerts() -> dict[str, str]:
