@@ -70,7 +70,7 @@ def deliver(
         (partial / PROBE_QUESTIONS).write_text(probes + "\n", encoding="utf-8")
 
 
-def keep_batch(folder: Path, data: TrainingData, step: Step, examples: Sequence[Example], result: StepResult) -> Path:
+def keep_batch(folder: Path, data: TrainingData, step: Step, examples: Sequence[Example], result: StepResult) -> None:
     """Writes down what a step was computed from that came to no number."""
     decode = data.template.tokenizer.decode
     content = {
@@ -83,7 +83,6 @@ def keep_batch(folder: Path, data: TrainingData, step: Step, examples: Sequence[
         "examples": [[decode(sequence.encoded.ids) for sequence in example] for example in examples],
     }
     _write(folder / BAD_BATCH, content)
-    return folder / BAD_BATCH
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -41,10 +41,6 @@ class Ranks:
         """Whether a flag is up anywhere."""
         return self.sums([float(flag)])[0] > 0
 
-    def all(self, flag: bool) -> bool:
-        """Whether a flag is up everywhere."""
-        return not self.any(not flag)
-
     def sums(self, values: Sequence[float]) -> list[float]:
         """Adds up numbers over all ranks."""
         if self.count == 1:

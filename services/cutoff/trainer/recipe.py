@@ -27,7 +27,6 @@ from cutoff.trainer.checkpoints import (
     check_folder,
     check_resumable,
     link_checkpoint,
-    newest_valid,
     problems,
     remove_old,
 )
@@ -293,7 +292,7 @@ class _Run:
     def _save(self, kept: Journal, evaluated: bool = True) -> None:
         """Writes a checkpoint and removes old ones."""
         target = self._plan.folder / f"checkpoint-{self._progress.step}"
-        if not self._ranks.first or (not evaluated and newest_valid(self._plan.folder) == target):
+        if not self._ranks.first or (not evaluated and not problems(target)):
             return
         progress, fitted = self._progress, self._learner.micro_batch
         progress.micro_batch_tokens, progress.recompute = fitted.most_tokens, fitted.recompute
