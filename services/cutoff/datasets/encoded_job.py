@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -50,6 +51,8 @@ class EncodedJob:
     """A few validation questions of both sides."""
     report: DataReport
     """Whatever the job's objectives: `cutoff.datasets.judged` says what it means to them."""
+    digest: str
+    """Of what the data files hold, whatever they are called; not of the tokens: some templates write the day's date."""
 
     @property
     def truths(self) -> Mapping[SetName, EncodedSet]:
@@ -109,7 +112,7 @@ def load_encoded_job(
     faults.raise_if_any()
     key = ContentCache.key("tokens", _FORMAT, digests, _tokenizer_key(template, model_path), max_length, seed)
     with ContentCache.below(cache).filled(key, fill) as folder:
-        return _load(folder)
+        return _load(folder, _digest(digests))
 
 
 def _tokenizer_key(template: PromptTemplate, model_path: Path) -> Mapping[str, Any]:
@@ -123,13 +126,18 @@ def _tokenizer_key(template: PromptTemplate, model_path: Path) -> Mapping[str, A
     }
 
 
-def _load(folder: Path) -> EncodedJob:
+def _digest(digests: Iterable[tuple[str, str, str]]) -> str:
+    return hashlib.sha256(json.dumps([(field, content) for field, _, content in digests]).encode()).hexdigest()
+
+
+def _load(folder: Path, digest: str) -> EncodedJob:
     meta = json.loads((folder / _META).read_bytes())
     sets = {name: EncodedSet.load(folder, name, Cut(**cut)) for name, cut in meta["cuts"].items()}
     return EncodedJob(
         **sets,
         probe_questions=tuple(meta["probe_questions"]),
         report=DataReport.model_validate(meta["report"]),
+        digest=digest,
     )
 
 

@@ -37,9 +37,8 @@ CONTEXT_BYTES: Mapping[str, int] = MappingProxyType({"cpu": GIB * 6 // 10, "cuda
 """What a process holds without a model: torch and transformers on the CPU (0.5 GB measured); on a GPU the driver's
 context, the kernels and the workspaces of its matrix library."""
 
-_BACKWARD_PEAK = 1.5
-"""A step's peak over what autograd keeps: gradients that flow back, what the allocator leaves unused (measured by
-cutoff.trainer.memory, which sizes micro-batches with the same factor)."""
+PEAK_OVER_SAVED = 1.5
+"""A step's peak over what autograd keeps: gradients that flow back, and what the allocator leaves unused."""
 
 _DOCUMENT: tuple[tuple[float, Mapping[str, int]], ...] = (
     (0.5e9, MappingProxyType({"4bit": 4, "8bit": 6, "none": 8})),
@@ -119,7 +118,7 @@ def activation_bytes(shape: ModelShape, batch: Batch, dtype: str, rank: int, dro
     """
     layer = layer_activation_bytes(shape, dtype, rank, dropout)
     kept = shape.layers * shape.hidden * ELEMENT_BYTES[dtype] + layer if recompute else shape.layers * layer
-    return batch.tokens * kept * _BACKWARD_PEAK
+    return batch.tokens * kept * PEAK_OVER_SAVED
 
 
 def logit_bytes(shape: ModelShape, batch: Batch, dtype: str) -> float:

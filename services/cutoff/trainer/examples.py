@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 
 import numpy as np
 
-from cutoff.datasets import SIDES, EncodedJob, PromptTemplate, check_learnable, load_encoded_job, load_template
-from cutoff.datasets.examples import Faults
-from cutoff.datasets.job_files import job_files
+from cutoff.datasets import (
+    SIDES,
+    EncodedJob,
+    PromptTemplate,
+    check_learnable,
+    load_encoded_job,
+    load_template,
+    require_usable_truths,
+)
 from cutoff.trainer.batches import Example
 from cutoff.trainer.objectives import Counts, Objective
 from cutoff.trainer.plan import TrainingPlan
@@ -58,10 +62,5 @@ def training_data(plan: TrainingPlan) -> TrainingData:
     sets = load_encoded_job(plan.dataset, plan.datasets_root, template, plan.model_path, limit, seed, plan.cache)
     for name, rows in (("training", sets.train), ("validation", sets.validation)):
         check_learnable(rows, template, limit, name)
+    require_usable_truths(sets.report, sets.truths, plan.spec)
     return TrainingData(template, sets)
-
-
-def data_digest(plan: TrainingPlan) -> str:
-    """What the job's data files hold; not their tokens, since some templates write the day's date."""
-    digests = job_files(plan.dataset, plan.datasets_root, Faults()).digests()
-    return hashlib.sha256(json.dumps([(field, content) for field, _, content in digests]).encode()).hexdigest()

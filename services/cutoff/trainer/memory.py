@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from cutoff.process import available_bytes, resident_bytes
+from cutoff.trainer.estimate import PEAK_OVER_SAVED
 
 GIB = 1 << 30
 
@@ -21,8 +22,6 @@ _SHARE_OF_LIMIT = 0.95
 """Of a budget; the rest is for what comes after the last step."""
 BYTES_PER_PARAMETER = 12
 """Of the adapter, beside itself: a gradient and AdamW's two moments in float32."""
-_OVER_SAVED = 1.5
-"""A step's peak over what autograd keeps: gradients that flow back, and what the allocator leaves unused."""
 _MOST_TOKENS = {"cpu": 4096}
 """A larger micro-batch is not faster: a processor's caches hold no more."""
 _MOST_TOKENS_ELSEWHERE = 32_768
@@ -52,10 +51,10 @@ def fitting(budget: float, token: float, layers: int, layer_input: float, longes
         device: cpu or cuda.
     """
     most = _MOST_TOKENS.get(device, _MOST_TOKENS_ELSEWHERE)
-    plain = int(budget / (token * _OVER_SAVED))
+    plain = int(budget / (token * PEAK_OVER_SAVED))
     if plain >= longest:
         return MicroBatch(min(plain, most), recompute=False)
-    recomputed = int(budget / ((layers * layer_input + token / layers) * _OVER_SAVED))
+    recomputed = int(budget / ((layers * layer_input + token / layers) * PEAK_OVER_SAVED))
     return MicroBatch(max(1, min(recomputed, most)), recompute=True)
 
 

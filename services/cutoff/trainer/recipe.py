@@ -31,10 +31,10 @@ from cutoff.trainer.checkpoints import (
     remove_old,
 )
 from cutoff.trainer.delivery import BAD_BATCH, TrainingResult, deliver, keep_batch
-from cutoff.trainer.dropout import draw_fewer_bits
-from cutoff.trainer.examples import TrainingData, data_digest, training_data
+from cutoff.trainer.examples import TrainingData, training_data
 from cutoff.trainer.journal import Journal, journal
 from cutoff.trainer.learner import Learner, StepResult
+from cutoff.trainer.lora_linear import use_lora_linear
 from cutoff.trainer.measures import Measures
 from cutoff.trainer.memory import MicroBatch
 from cutoff.trainer.model import hardware, load_base, lora_config
@@ -73,7 +73,7 @@ def train(plan: TrainingPlan, report: Reporter, ranks: Ranks = Ranks()) -> Train
         check_folder(plan.folder, plan.resume_from)
     with quiet_libraries(lambda line: report.log(line, "DEBUG")):
         data = training_data(plan)
-        recipe = {**plan.recipe(), "data": data_digest(plan)}
+        recipe = {**plan.recipe(), "data": data.sets.digest}
         if plan.resume_from is not None:
             check_resumable(plan.resume_from, recipe)
         objectives = [Objective.of(stage) for stage in plan.spec.stages]
@@ -120,7 +120,7 @@ def _load(plan: TrainingPlan, report: Reporter, ranks: Ranks) -> Learner:
     torch.manual_seed(plan.spec.seed)
     model = get_peft_model(base, lora_config(plan.spec))
     if on.on_cpu:
-        draw_fewer_bits(model)
+        use_lora_linear(model)
     model.peft_config["default"].base_model_name_or_path = plan.model_name
     model.peft_config["default"].revision = plan.revision
     model.train()
