@@ -97,8 +97,8 @@ class Pipeline:
 
     async def _train(self, prepared: Result) -> Result:
         def request() -> trainer_pb2.TrainRequest:
-            resume_from = _newest_checkpoint(self._job()) or self._spec.train.resume_from_checkpoint
-            return trainer_pb2.TrainRequest(spec=self._spec, model_path=prepared["model_path"], resume_from=resume_from)
+            newest = _newest_checkpoint(self._job())
+            return trainer_pb2.TrainRequest(spec=self._spec, model_path=prepared["model_path"], resume_from=newest)
 
         return await self._attempts.run("train", request, self._spec.resources.gpus)
 

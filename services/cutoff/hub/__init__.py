@@ -4,7 +4,7 @@ Nothing here imports torch.
 """
 
 from cutoff.hub.base_model import BaseModel, resolve_base_model
-from cutoff.hub.model_folder import check_model_folder
+from cutoff.hub.model_folder import check_model_folder, weights_digest
 from cutoff.hub.remote_code import trusts_remote_code
 from cutoff.hub.tokenizer import adds_bos, load_tokenizer, special_tokens
 from cutoff.hub.tokenizer_files import PROBE_QUESTIONS, carry_tokenizer, tokenizer_files
@@ -20,4 +20,5 @@ __all__ = [
     "special_tokens",
     "tokenizer_files",
     "trusts_remote_code",
+    "weights_digest",
 ]

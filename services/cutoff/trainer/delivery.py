@@ -37,6 +37,7 @@ class TrainingResult:
     epoch: float
     """Passes over the data, all stages together."""
     seconds: float
+    """Of all attempts together, if the run was interrupted."""
     tokens: int
     """Tokens trained on, prompts included; there is no padding."""
     examples_per_step: int

@@ -18,7 +18,7 @@ GIB = 1 << 30
 
 _SHARE_OF_FREE = 0.8
 """Of the memory that is free, this is taken where the job names no budget."""
-_SHARE_OF_LIMIT = 0.95
+SHARE_OF_LIMIT = 0.95
 """Of a budget; the rest is for what comes after the last step."""
 BYTES_PER_PARAMETER = 12
 """Of the adapter, beside itself: a gradient and AdamW's two moments in float32."""
@@ -54,15 +54,25 @@ def fitting(budget: float, token: float, layers: int, layer_input: float, longes
     plain = int(budget / (token * PEAK_OVER_SAVED))
     if plain >= longest:
         return MicroBatch(min(plain, most), recompute=False)
-    recomputed = int(budget / ((layers * layer_input + token / layers) * PEAK_OVER_SAVED))
+    recomputed = int(budget / _recomputed(token, layers, layer_input))
     return MicroBatch(max(1, min(recomputed, most)), recompute=True)
+
+
+def least(token: float, layers: int, layer_input: float, longest: int) -> float:
+    """Bytes without which not even one example fits, recomputing; the arguments are those of `fitting`."""
+    return longest * min(token * PEAK_OVER_SAVED, _recomputed(token, layers, layer_input))
+
+
+def _recomputed(token: float, layers: int, layer_input: float) -> float:
+    """A step's peak per token where each layer's inside is recomputed."""
+    return (layers * layer_input + token / layers) * PEAK_OVER_SAVED
 
 
 def activation_budget(limit_gib: float | None, device: torch.device) -> float:
     """Bytes there are for all that training adds to the loaded model: up to the limit, or a share of what is free."""
     release()
     if limit_gib is not None:
-        return max(0.0, _SHARE_OF_LIMIT * limit_gib * GIB - held_bytes(device))
+        return SHARE_OF_LIMIT * limit_gib * GIB - held_bytes(device)
     free = available_bytes() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
     return _SHARE_OF_FREE * free
 

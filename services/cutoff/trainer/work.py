@@ -12,7 +12,7 @@ from cutoff.spec import JobSpec, spec_from_proto
 from cutoff.stage.context import RunContext
 from cutoff.telemetry import before_import
 from cutoff.trainer import prepare as preparation
-from cutoff.trainer.checkpoints import newest_valid_from
+from cutoff.trainer.checkpoints import check_whole, newest_valid_from
 from cutoff.trainer.plan import TrainingPlan
 from cutoff.v1 import trainer_pb2
 
@@ -21,6 +21,9 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
     """Checks data and model; see `cutoff.trainer.prepare`."""
     before_import()
     spec = spec_from_proto(request.spec)
+    named = spec.train.resume_from_checkpoint
+    if named:
+        check_whole(inside(run.roots.artifacts, named))
     prepared = preparation.prepare(spec, run.roots.datasets, run.report)
     return {
         "model_path": str(prepared.model.path),

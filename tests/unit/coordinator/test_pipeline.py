@@ -220,6 +220,15 @@ def test_a_training_lost_with_its_service_goes_on_from_its_newest_checkpoint(sto
     assert job.attempts[1].failure.reason == "UNAVAILABLE"
 
 
+def test_a_checkpoint_the_job_names_is_not_taken_for_an_earlier_attempts(store, spec):
+    """The trainer passes over damaged ones of earlier attempts; what a user names must be there."""
+    spec.train.resume_from_checkpoint = "jobs/other/train/1/checkpoint-5"
+    script = Script()
+    run_job(store, spec, script)
+    [train] = [call.request for call in script.calls if call.request.run.key.stage == "train"]
+    assert train.resume_from == ""
+
+
 def test_services_that_are_not_up_yet_are_waited_for(store, spec):
     script = Script(prepare=["lost"])
     script.install_errors = [Unavailable("not up")] * 2

@@ -125,6 +125,28 @@ def test_a_folder_with_checkpoints_is_refused_before_anything_is_looked_for(
     assert "--resume_latest" in error
 
 
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_named(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert run(monkeypatch, "--output_dir", folder) == 1
+    error = capsys.readouterr().err
+    assert f"{folder} cannot be made" in error
+    assert "--output_dir" in error
+    assert "Traceback" not in error
+
+
+def test_a_finished_run_is_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("out/final").mkdir(parents=True)
+    assert run(monkeypatch, "--output_dir", "out", "--resume_latest") == 1
+    assert "the run in out is finished" in capsys.readouterr().err
+
+
 def test_missing_files_exit_with_2_and_name_each(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from cutoff.artifacts import Roots
 from cutoff.datasets import PROBES_PER_SIDE
-from cutoff.errors import InvalidInput, Refused
+from cutoff.errors import InvalidInput, NotFound, Refused
 from cutoff.spec import JobSpec, parse_job, spec_to_proto
 from cutoff.stage.context import RunContext
 from cutoff.trainer import work
@@ -169,6 +169,13 @@ def run(datasets: Path, tmp_path: Path, heard: Heard) -> RunContext:
     folder.mkdir(parents=True)
     roots = Roots(datasets, tmp_path, tmp_path / "models", tmp_path / "cache")
     return RunContext(types_pb2.RunKey(job="j", stage="train", attempt=1), folder, roots, (), heard.reporter)
+
+
+def test_a_named_checkpoint_that_is_not_there_is_refused_before_anything_is_done(base: Path, run: RunContext) -> None:
+    given = job(base)
+    named = given.model_copy(update={"train": given.train.model_copy(update={"resume_from_checkpoint": "no/where-5"})})
+    with pytest.raises(NotFound, match=r"there is no checkpoint .*no/where-5"):
+        work.prepare(trainer_pb2.PrepareRequest(spec=spec_to_proto(named)), run)
 
 
 def test_a_request_is_prepared_then_trained(base: Path, run: RunContext) -> None:
