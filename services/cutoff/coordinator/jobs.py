@@ -63,7 +63,8 @@ class Jobs:
         """Begins to install a GGUF of a job that has ended, or joins such an installation.
 
         Returns:
-            The job as it is then. Its watchers see the installation, which is its newest install attempt.
+            The job as it was before: whoever watches it from its last_sequence on sees the whole installation,
+            which is its newest install attempt.
 
         Raises:
             NotFound: There is no such job.
@@ -84,10 +85,10 @@ class Jobs:
             )
             if not self._joins(name, request):  # another call may have been faster
                 self._installing[name] = request
+                self._journal.reopen(name)
                 self._tasks[name] = asyncio.create_task(self._install(name, request), name=name)
                 self._tasks[name].add_done_callback(self._installed)
-                await asyncio.sleep(0)  # it has begun: whoever watches the job now sees it
-        return self._journal.store.get(name)
+        return job
 
     async def uninstall(self, name: str) -> job_pb2.Job:
         """Removes what a job installed; a job of which nothing is installed is returned as it is.
@@ -119,18 +120,18 @@ class Jobs:
 
     async def _install(self, name: str, request: gguf_converter_pb2.InstallRequest) -> None:
         attempts = Attempts(name, self._journal, self._services)
-        with self._journal.reopened(name):
-            try:
-                await attempts.cancel_open()  # what a coordinator that is gone began
-                installed = await attempts.run("install", lambda: request, anew=True)
-                self._journal.change(name, lambda job: delivery.with_installed(job, installed))
-            except CutoffError as error:
-                _LOG.warning("not installed", job=name, reason=error.reason, message=error.message)
-                attempts.give_up(error)
+        try:
+            await attempts.cancel_open()  # what a coordinator that is gone began
+            installed = await attempts.run("install", lambda: request, anew=True)
+            self._journal.change(name, lambda job: delivery.with_installed(job, installed))
+        except CutoffError as error:
+            _LOG.warning("not installed", job=name, reason=error.reason, message=error.message)
+            attempts.give_up(error)
 
     def _installed(self, task: asyncio.Task[None]) -> None:
         name = task.get_name()
         del self._tasks[name], self._installing[name]
+        self._journal.settle(name)
         if not task.cancelled() and task.exception() is not None:
             _LOG.error("an installation failed inside cutoff", job=name, exc_info=task.exception())
 

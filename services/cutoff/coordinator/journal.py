@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 
 from cutoff.coordinator.job import TERMINAL, State, attempt_of, job_id, moved, with_attempt, with_event
 from cutoff.coordinator.measures import Measures
@@ -24,7 +23,7 @@ class Journal:
         self._news: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._progress: dict[str, dict[str, job_pb2.JobEvent]] = defaultdict(dict)
         """By job and stage, the newest progress, which is passed on and not kept."""
-        self._busy: set[str] = set()
+        self._reopened: set[str] = set()
         """Jobs that have ended and that something is done with again."""
         self._measures = Measures()
         self._measures.take_up(store.unfinished())
@@ -69,17 +68,16 @@ class Journal:
         self._measures.alive(name)
         self._wake(name)
 
-    @contextmanager
-    def reopened(self, name: str) -> Iterator[None]:
-        """While the block runs, whoever watches a job that has ended is told of what happens to it."""
-        self._busy.add(name)
-        try:
-            yield
-        finally:
-            self._busy.discard(name)
-            self._progress.pop(name, None)
-            self._measures.at_rest(name)
-            self._wake(name)
+    def reopen(self, name: str) -> None:
+        """From now on, whoever watches a job that has ended is told of what happens to it."""
+        self._reopened.add(name)
+
+    def settle(self, name: str) -> None:
+        """Nothing more is done with a job that was reopened: its watchers are let go."""
+        self._reopened.discard(name)
+        self._progress.pop(name, None)
+        self._measures.at_rest(name)
+        self._wake(name)
 
     def current(self, name: str) -> job_pb2.Job:
         """The job as it is now, its attempts' newest progress included."""
@@ -106,7 +104,7 @@ class Journal:
                     told[stage] = happened
                     yield job_pb2.JobEvent(sequence=after, time=happened.time, run=happened.run)
             job = self.store.get(name)
-            if job.state in TERMINAL and name not in self._busy and job.last_sequence <= after:
+            if job.state in TERMINAL and name not in self._reopened and job.last_sequence <= after:
                 return
             if job.last_sequence <= after:
                 await news.wait()

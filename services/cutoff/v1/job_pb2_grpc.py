@@ -110,9 +110,10 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def InstallJob(self, request, context):
-        """Installs a GGUF of a job that has ended, whatever its gate said. Returns at once with the job as it is then:
-        watch it from its last_sequence on, and look at its newest install attempt. A call while such an installation
-        is under way joins it; what is installed already stays as it is. ALREADY_EXISTS when the name is taken.
+        """Installs a GGUF of a job that has ended, whatever its gate said. Returns at once with the job as it was
+        before: watch it from its last_sequence on, and look at its newest install attempt. A call while such an
+        installation is under way joins it; what is installed already stays as it is. ALREADY_EXISTS when the name is
+        taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,8 +1,7 @@
-"""Sharing, copying, and whose the file is. Reflinks need a file system that has them; the rest is done for real."""
+"""Sharing, copying, and whose the file is, on real file systems."""
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,11 @@ from cutoff.artifacts import disk as disk_module
 from cutoff.artifacts import sha256_of
 from cutoff.errors import CheckFailed, DiskFull
 from cutoff.gguf_converter import install_place
+from cutoff.gguf_converter.install import install_gguf
 from cutoff.gguf_converter.install_place import match, place
+from cutoff.spec import InstallSpec
 from cutoff.stage.report import silent
+from tests.fixtures.gguf_files import write_gguf
 
 CONTENT = b"GGUF" + bytes(range(256)) * 64
 
@@ -131,21 +133,37 @@ def test_another_file_system_gets_a_copy(source: Path, tmp_path: Path) -> None:
         models.rmdir()
 
 
-@pytest.fixture
-def reflinking(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a file system that knows reflinks."""
-    old, new = tmp_path / "old", tmp_path / "new"
-    old.write_bytes(CONTENT)
-    if not install_place._reflink(old, new):
-        pytest.skip("the file system of the tests has no reflinks")
-    yield tmp_path
-
-
-def test_a_reflink_is_a_file_of_its_own(reflinking: Path, source: Path, models: Path) -> None:
+def test_a_reflink_is_a_file_of_its_own(btrfs: Path) -> None:
+    source, models = btrfs / "artifact.gguf", btrfs / "models"
+    source.write_bytes(CONTENT * 64)
+    models.mkdir(mode=0o750)
+    models.chmod(0o750)
     how, target = install(source, models)
     assert how == "reflink"
-    target.write_bytes(b"changed")
-    assert source.read_bytes() == CONTENT
+    assert target.stat().st_ino != source.stat().st_ino
+    assert target.stat().st_mode & 0o777 == 0o640
+    with target.open("r+b") as file:
+        file.write(b"changed")
+    assert source.read_bytes() == CONTENT * 64
+
+
+def test_two_file_systems_with_reflinks_share_none(btrfs: Path, source: Path) -> None:
+    models = btrfs / "models"
+    models.mkdir(mode=0o755)
+    how, target = install(source, models)
+    assert how == "copy"
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_disk_that_fills_half_way_is_named_and_keeps_nothing(
+    small_tmpfs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf = write_gguf(tmp_path / "large.gguf", rows=2000)
+    monkeypatch.setattr(install_place, "require_space", lambda *_: None)  # somebody else filled it meanwhile
+    spec = InstallSpec(publisher="local", model_name="temporal")
+    with pytest.raises(DiskFull, match="is full"):
+        install_gguf(gguf, "q4_k_m", small_tmpfs, spec, tmp_path / "records", silent())
+    assert [path for path in small_tmpfs.rglob("*") if path.is_file()] == []
 
 
 def test_a_file_system_without_reflinks_leaves_nothing_of_the_try(
