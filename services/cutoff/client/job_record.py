@@ -11,6 +11,8 @@ from cutoff.artifacts import Roots, inside, publishing
 from cutoff.errors import Refused
 from cutoff.v1 import job_pb2
 
+_AGAIN = "run the job again"
+
 
 def record_path(artifacts: Path, job: str) -> Path:
     """Where the record of a job is, by its name ("jobs/x") or id ("x").
@@ -34,9 +36,12 @@ def read_record(path: Path) -> job_pb2.Job:
         Refused: It is none.
     """
     try:
-        return json_format.Parse(path.read_text(encoding="utf-8"), job_pb2.Job())
+        job = json_format.Parse(path.read_text(encoding="utf-8"), job_pb2.Job())
     except (json_format.ParseError, UnicodeDecodeError) as error:
-        raise Refused(f"{path} is not the record of a job: {error}", "submit the job again") from error
+        raise Refused(f"{path} is not the record of a job: {error}", _AGAIN) from error
+    if not job.name:
+        raise Refused(f"{path} is not the record of a job: it has no name", _AGAIN)
+    return job
 
 
 def write_record(path: Path, job: job_pb2.Job) -> None:
