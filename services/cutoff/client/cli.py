@@ -91,7 +91,8 @@ def run(
         with LocalSystem(roots) as system, Client(system.address) as client:
             job = _follow_to_the_end(client, client.submit(spec).name)
         write_record(record_path(roots.artifacts, job.name), job)  # the system's own store is gone by now
-        _finish(job, as_json)
+        given = {"--artifacts": artifacts, "--models": models}
+        _finish(job, as_json, "".join(f" {flag} {path}" for flag, path in given.items() if path is not None))
 
 
 @app.command()
@@ -359,12 +360,12 @@ def _watch_to_the_end(client: Client, name: str, after_sequence: int = 0) -> job
     return client.get(name)
 
 
-def _finish(job: job_pb2.Job, as_json: bool) -> None:
+def _finish(job: job_pb2.Job, as_json: bool, folders: str = "") -> None:
     """Prints a job that has ended, and ends the command with the code that tells how."""
     if as_json:
         _print(job, as_json)
     else:
-        show.print_result(job)
+        show.print_result(job, folders)
     raise typer.Exit(_EXIT_OF[outcome_of(job)])
 
 

@@ -49,8 +49,13 @@ def follow(events: Iterable[job_pb2.JobEvent], display: Display) -> job_pb2.Job 
     return job
 
 
-def print_result(job: job_pb2.Job) -> None:
-    """Prints a job's scores and where its GGUF is, on stdout."""
+def print_result(job: job_pb2.Job, folders: str = "") -> None:
+    """Prints a job's scores and where its GGUF is, on stdout.
+
+    Args:
+        job: The job.
+        folders: The options with which further commands find its folders.
+    """
     console = wide_console()
     if job.result.evaluations:
         console.print(results_table(job))
@@ -62,7 +67,8 @@ def print_result(job: job_pb2.Job) -> None:
         verdict = "installed although" if job.result.installed_path else "not installed"
         console.print(f"{verdict}: {missed}", markup=False, soft_wrap=True)
     if outcome_of(job) is Outcome.BELOW_BAR:
-        console.print(f"  to install it all the same: cutoff install {job.name.removeprefix('jobs/')}", markup=False)
+        command = f"cutoff install {job.name.removeprefix('jobs/')}{folders}"
+        console.print(f"  to install it all the same: {command}", markup=False, soft_wrap=True)
     if job.result.installed_path:
         console.print(f"installed: {job.result.installed_path}", markup=False, soft_wrap=True)
 

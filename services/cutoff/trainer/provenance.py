@@ -20,7 +20,7 @@ class DataFile:
     """As in job.yaml: "dataset.retain_train", "evaluate.test_file"."""
     name: str
     examples: int
-    """0 where they were not counted: an answers file, a test file."""
+    """0 where they were not counted: of an answers file."""
     sha256: str
 
 
@@ -35,17 +35,16 @@ def data_files(spec: JobSpec, root: Path | None, report: DataReport) -> tuple[Da
     Raises:
         OSError: A file cannot be read.
     """
-    counts = {file.field: file.examples for file in report.files}
+    counted = {file.field: file.examples for file in report.files}
     trained = [
-        DataFile(f"dataset.{field}", name, counts.get(field, 0), sha256)
+        DataFile(f"dataset.{field}", name, counted.get(field, 0), sha256)
         for field, name, sha256 in job_files(spec.dataset, root, Faults()).digests()
     ]
     asked = {"evaluate.test_file": spec.evaluate.test_file, "evaluate.heldout_file": spec.evaluate.heldout_file}
-    return (
-        *trained,
-        *(
-            DataFile(field, name, 0, sha256_of(inside(root, name) if root else Path(name).expanduser()))
-            for field, name in asked.items()
-            if name is not None
-        ),
-    )
+    return (*trained, *(_asked(field, name, root) for field, name in asked.items() if name is not None))
+
+
+def _asked(field: str, name: str, root: Path | None) -> DataFile:
+    path = inside(root, name) if root else Path(name).expanduser()
+    with path.open("rb") as lines:
+        return DataFile(field, name, sum(1 for line in lines if line.strip()), sha256_of(path))

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from cutoff.artifacts import Roots, sha256_of
 from cutoff.errors import NotFound, Unavailable
+from cutoff.gguf_converter import work
 from cutoff.gguf_converter.lmstudio import Verdict, ask, ask_configured
 from cutoff.llama_cpp import RequestFailed
 from cutoff.spec import InstallSpec
+from cutoff.stage.context import RunContext
 from cutoff.stage.report import Reporter, silent
-from cutoff.v1 import types_pb2
+from cutoff.v1 import gguf_converter_pb2, job_pb2, types_pb2
 from tests.fixtures.gguf_files import write_gguf
 from tests.fixtures.lmstudio_server import LmStudio
 
@@ -41,6 +44,27 @@ def test_it_is_listed_loaded_asked_and_unloaded(lmstudio: LmStudio, size: int, s
         0,
     )
     assert lmstudio.loaded == {"temporal-unlearn": []}
+
+
+def test_what_is_installed_is_what_lm_studio_loads(
+    lmstudio: LmStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service's run, with LM Studio set to the same folder."""
+    gguf = write_gguf(tmp_path / "jobs/j/convert/1/x.gguf")
+    monkeypatch.setenv("LMSTUDIO_URL", lmstudio.url)
+    request = gguf_converter_pb2.InstallRequest(
+        spec=job_pb2.InstallSpec(model_name="temporal-unlearn"),
+        gguf="jobs/j/convert/1/x.gguf",
+        sha256=sha256_of(gguf),
+        quant_type="q4_k_m",
+        question=QUESTION,
+    )
+    roots = Roots(tmp_path, tmp_path, lmstudio.models, tmp_path)
+    key = types_pb2.RunKey(job="j", stage="install", attempt=1)
+    result = work.install(request, RunContext(key, tmp_path, roots, (), silent()))
+    assert result["lmstudio"]["verdict"] == "answered"
+    assert result["lmstudio"]["key"] == "temporal-unlearn", "what the document has users load"
+    assert lmstudio.calls[2][1]["input"] == QUESTION
 
 
 def test_an_instance_of_somebody_elses_stays_loaded_and_is_told_of(lmstudio: LmStudio, size: int) -> None:
