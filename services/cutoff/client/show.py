@@ -71,6 +71,8 @@ def print_result(job: job_pb2.Job, folders: str = "") -> None:
         console.print(f"  to install it all the same: {command}", markup=False, soft_wrap=True)
     if job.result.installed_path:
         console.print(f"installed: {job.result.installed_path}", markup=False, soft_wrap=True)
+    for path in (artifact.path for each in job.attempts for artifact in each.artifacts if artifact.kind == "card"):
+        console.print(f"card: {path} (in the artifacts folder)", markup=False, soft_wrap=True)
 
 
 def wide_console() -> Console:

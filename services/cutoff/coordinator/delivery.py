@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from typing import Any
 
 from google.protobuf import json_format
 
 from cutoff.coordinator.job import TERMINAL, newest_attempt
-from cutoff.errors import Fault, InvalidInput, Refused
+from cutoff.errors import AlreadyExists, Fault, InvalidInput, Refused
 from cutoff.v1 import gguf_converter_pb2, job_pb2
 
 
-def check_request(spec: job_pb2.JobSpec) -> gguf_converter_pb2.CheckInstallRequest:
-    """Asks whether a job's model could be installed, before there is one."""
-    return gguf_converter_pb2.CheckInstallRequest(
+def require_name(job: job_pb2.Job, unfinished: Iterable[job_pb2.Job]) -> None:
+    """Refuses a job that would install under the name of one before it that has not ended yet.
+
+    Args:
+        job: One that installs.
+        unfinished: The jobs that have not ended, the oldest first.
+
+    Raises:
+        AlreadyExists: There is one, and this one is not to replace its model.
+    """
+    install = job.spec.install
+    before = takewhile(lambda other: other.name != job.name, unfinished)
+    rivals = [other.name for other in before if other.spec.install.enabled and _names(other) == _names(job)]
+    if rivals and not install.replace:
+        raise AlreadyExists(
+            f"{rivals[0]} has not ended, and will install {install.publisher}/{install.model_name} too",
+            "set install.replace: true to put this job's model in its place, or choose another install.model_name",
+        )
+
+
+def check_request(
+    spec: job_pb2.JobSpec, install: gguf_converter_pb2.InstallRequest | None = None
+) -> gguf_converter_pb2.CheckInstallRequest:
+    """Asks whether a job's model could be installed.
+
+    Args:
+        spec: The job's.
+        install: What is to be installed, when there is something already.
+    """
+    request = gguf_converter_pb2.CheckInstallRequest(
         spec=spec.install, llama_cpp_path=spec.convert.llama_cpp_path, quant_type=spec.convert.quant_types[0]
     )
+    if install is not None:
+        request.spec.CopyFrom(install.spec)
+        request.quant_type, request.sha256 = install.quant_type, install.sha256
+    return request
 
 
 def install_request(job: job_pb2.Job, quant_type: str = "", replace: bool = False) -> gguf_converter_pb2.InstallRequest:
@@ -102,6 +134,10 @@ def with_scores(job: job_pb2.Job, target: str, scores: Mapping[str, Any]) -> job
         json_format.ParseDict({name: value for name, value in known.items() if value is not None}, evaluation)
         job.result.evaluations.append(evaluation)
     return job
+
+
+def _names(job: job_pb2.Job) -> tuple[str, str]:
+    return job.spec.install.publisher, job.spec.install.model_name
 
 
 def _question(job: job_pb2.Job) -> str:

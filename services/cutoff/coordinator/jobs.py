@@ -77,12 +77,8 @@ class Jobs:
         delivery.require_ended(job)
         request = delivery.install_request(job, quant_type, replace)
         if not self._joins(name, request):
-            await self._services.check_install(
-                self._services.addresses.gguf_converter,
-                gguf_converter_pb2.CheckInstallRequest(
-                    spec=request.spec, quant_type=request.quant_type, sha256=request.sha256
-                ),
-            )
+            check = delivery.check_request(job.spec, request)
+            await self._services.check_install(self._services.addresses.gguf_converter, check)
             if not self._joins(name, request):  # another call may have been faster
                 self._installing[name] = request
                 self._journal.reopen(name)

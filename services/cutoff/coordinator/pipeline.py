@@ -93,6 +93,7 @@ class Pipeline:
         A job that is taken up again was checked already; by now its own model may be what is there.
         """
         if self._spec.install.enabled and not self._job().attempts:
+            delivery.require_name(self._job(), self._journal.store.unfinished())
             address = self._services.addresses.gguf_converter
             check, request = self._services.check_install, delivery.check_request(self._spec)
             await patiently(lambda: check(address, request), f"{self._name} check_install")

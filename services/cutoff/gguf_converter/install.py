@@ -129,10 +129,12 @@ def remove_leftovers(roots: Roots, spec: InstallSpec) -> None:
     Only under the record's lock: a partial file is of its holder. Where another installation has the lock by now,
     that one has removed the leftovers; where they cannot be removed, the next one will.
     """
-    folder, records = roots.models / spec.publisher / spec.model_name, roots.artifacts / RECORDS
-    if folder.is_dir() and records.is_dir():
-        with suppress(OSError), Record.locked(folder, records, wait=False):
-            _sweep(folder)
+    records = roots.artifacts / RECORDS
+    with suppress(OSError, Refused):
+        folder = model_folder(roots.models, spec)
+        if folder.is_dir() and records.is_dir():
+            with Record.locked(folder, records, wait=False):
+                _sweep(folder)
 
 
 def _make_folder(folder: Path, models_root: Path) -> None:

@@ -127,6 +127,13 @@ def test_scores_and_the_installed_path_are_printed(server):
     assert "installed: /models/local/m/m-Q4_K_M.gguf" in shown
 
 
+def test_where_the_card_is_is_printed(server):
+    path = "jobs/demo-1/card/1/card.md"
+    artifact = types_pb2.Artifact(kind="card", path=path)
+    server.job = job(attempts=[job_pb2.Attempt(artifacts=[artifact])])
+    assert f"card: {path}" in cutoff("get", "demo-1").stdout
+
+
 def test_a_missed_bar_is_said_in_words(server):
     server.job = BELOW
     assert "not installed: retain accuracy 0.50 is below 0.70" in cutoff("get", "demo-1").stdout

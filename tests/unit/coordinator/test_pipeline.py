@@ -289,6 +289,28 @@ def test_a_job_that_is_taken_up_again_is_not_refused_for_its_own_model(store, sp
     assert job.result.installed_path
 
 
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [({}, True), ({"replace": True}, False), ({"model_name": "other"}, False), ({"publisher": "me"}, False)],
+)
+def test_of_two_jobs_for_one_name_the_later_is_refused_before_any_work(store, spec, change, refused):
+    earlier, _ = store.submit(spec, "earlier")
+    spec.install.MergeFrom(job_pb2.InstallSpec(**change))
+    script = Script()
+    job = run_job(store, spec, script)
+    assert (job.failure.reason == "ALREADY_EXISTS") is refused
+    if refused:
+        assert earlier.name in job.failure.message
+        assert script.stages == []
+
+
+def test_a_job_that_installs_nothing_has_no_rivals(store, spec):
+    spec.install.enabled = False
+    store.submit(spec, "earlier")
+    spec.install.enabled = True
+    assert run_job(store, spec, Script()).state == job_pb2.Job.STATE_SUCCEEDED
+
+
 def test_a_bar_of_none_installs_anything(store, spec, monkeypatch):
     missed = {"validation": {"missed_minimum": ["retain accuracy 0.5 is below 0.7"], "missed_target": []}}
     monkeypatch.setitem(RESULTS, "evaluate", {"sets": missed})

@@ -1,7 +1,10 @@
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cutoff.artifacts import Roots
 from cutoff.errors import AlreadyExists, InvalidInput, NotFound, Refused
@@ -85,3 +88,14 @@ def test_a_llama_cpp_that_was_not_built_is_noticed_before_a_job_begins(
 def test_names_that_would_leave_the_folder_are_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match="plain name"):
         install_spec("local", name)
+
+
+@given(st.text(max_size=12), st.text(max_size=12))
+def test_whatever_names_are_asked_for_nothing_leaves_the_models_folder(publisher: str, model_name: str) -> None:
+    try:
+        spec = install_spec(publisher, model_name)
+    except InvalidInput:
+        return
+    models = Path(tempfile.gettempdir()) / "no-such-folder"
+    folder = check_folder(models, spec, WANTED, models / "records")
+    assert Path(os.path.normpath(folder)) == models / publisher / model_name
