@@ -26,6 +26,7 @@ class Jobs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._installing: dict[str, gguf_converter_pb2.InstallRequest] = {}
         """By job that has ended, what is being installed of it."""
+        self._uninstalling: set[str] = set()
 
     def start(self, name: str) -> None:
         """Begins a job, or goes on with it."""
@@ -100,15 +101,21 @@ class Jobs:
             raise Refused(f"{name} is being installed", "wait for that (cutoff watch)")
         if not job.result.installed_sha256:
             return job
-        await self._services.uninstall(self._services.addresses.gguf_converter, delivery.uninstall_request(job))
-        return self._journal.change(name, delivery.without_installed)
+        self._uninstalling.add(name)
+        try:
+            await self._services.uninstall(self._services.addresses.gguf_converter, delivery.uninstall_request(job))
+            return self._journal.change(name, delivery.without_installed)
+        finally:
+            self._uninstalling.discard(name)
 
     def _joins(self, name: str, request: gguf_converter_pb2.InstallRequest) -> bool:
         """Whether just this is being installed.
 
         Raises:
-            Refused: Something else of the job is.
+            Refused: Something else of the job is, or what it installed is being removed.
         """
+        if name in self._uninstalling:
+            raise Refused(f"what {name} installed is being removed", "ask again in a moment")
         present = self._installing.get(name)
         if present is not None and present != request:
             raise Refused(f"another installation of {name} is under way", "wait for that (cutoff watch)")

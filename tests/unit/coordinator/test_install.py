@@ -188,3 +188,25 @@ def test_what_is_being_installed_is_not_uninstalled(store, below):
 
     with pytest.raises(Refused, match="being installed"):
         asyncio.run(main())
+
+
+def test_what_is_being_uninstalled_is_not_installed(store, spec):
+    """Else the record could tell of a file that the removal took, or not tell of one that is there."""
+    job = run_job(store, spec, Script())
+
+    async def main():
+        script, go_on = Script(), asyncio.Event()
+
+        async def slow(address, request):
+            await go_on.wait()
+
+        script.uninstall = slow
+        jobs = Jobs(Journal(store), script.services())
+        removing = asyncio.create_task(jobs.uninstall(job.name))
+        await asyncio.sleep(0)
+        with pytest.raises(Refused, match="being removed"):
+            await jobs.install(job.name, "", False)
+        go_on.set()
+        return await removing
+
+    assert not asyncio.run(main()).result.installed_path
