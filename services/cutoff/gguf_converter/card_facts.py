@@ -76,7 +76,7 @@ def facts_of(job: job_pb2.Job) -> CardFacts:
         created=job.create_time.ToDatetime().date().isoformat(),
         spec=spec_from_proto(job.spec),
         commit=prepared.get("revision", ""),
-        licence=prepared.get("licence", ""),
+        licence=prepared.get("license", ""),
         data=[DataFile(f["field"], f["name"], int(f["examples"]), f["sha256"]) for f in prepared.get("data", [])],
         counts={name: int(count) for name, count in sorted(prepared.get("counts", {}).items())},
         training={name: value for name, value in sorted(trained.items()) if isinstance(value, float)},

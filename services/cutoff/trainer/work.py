@@ -26,7 +26,7 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
         "model_path": str(prepared.model.path),
         "model": prepared.model.name,
         "revision": prepared.model.revision or "",
-        "licence": prepared.licence,
+        "license": prepared.licence,
         "data": [asdict(file) for file in prepared.data],
         "counts": prepared.counts,
         "probe_questions": list(prepared.probe_questions),

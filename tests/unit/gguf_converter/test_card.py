@@ -44,7 +44,7 @@ def job(**changes: object) -> job_pb2.Job:
     made = job_pb2.Job(name="jobs/temporal-qwen-1a2b3c", spec=spec_to_proto(parse_job(spec)))
     made.create_time.FromJsonString("2026-11-22T10:00:00Z")
     results = {
-        "prepare": {"revision": COMMIT, "licence": "Apache 2.0", "data": [DATA], "counts": {"retain_train": 1200}},
+        "prepare": {"revision": COMMIT, "license": "Apache 2.0", "data": [DATA], "counts": {"retain_train": 1200}},
         "train": {"adapter": "jobs/x/train/1/final", "train_loss": 0.1234567, "steps": 1500},
         "convert": {
             "files": [
@@ -166,7 +166,7 @@ def test_a_template_cannot_leave_its_block(template: str) -> None:
 @given(st.text(max_size=60))
 def test_a_name_cannot_leave_its_cell(name: str) -> None:
     made = job()
-    made.attempts[0].result.update({"licence": name})
+    made.attempts[0].result.update({"license": name})
     [line] = [line for line in card(made).splitlines() if line.startswith("| licence of")]
     assert line.replace("\\|", "").count("|") == 3
 
