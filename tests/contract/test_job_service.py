@@ -13,18 +13,31 @@ from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.service import JobServicer
 from cutoff.coordinator.store import Store
-from cutoff.errors import AlreadyExists, InvalidInput, NotFound
+from cutoff.errors import AlreadyExists, InvalidInput, NotFound, Refused
 from cutoff.v1 import job_pb2, job_pb2_grpc, types_pb2
+
+SHA256 = "1" * 64
 
 
 async def _waits_for_hardware(call):
-    """A scheduler whose cluster is full."""
-    yield types_pb2.Event(started=types_pb2.Started(pid=1))
+    """A scheduler whose cluster is full, but for installations: those are done at once."""
+    yield types_pb2.Event(sequence=1, started=types_pb2.Started(pid=1))
+    if call.request.run.key.stage == "install":
+        finished = types_pb2.Event(sequence=2, finished=types_pb2.Finished())
+        finished.finished.result.update({"path": "/models/m.gguf", "sha256": call.request.sha256})
+        yield finished
+        return
     await asyncio.sleep(3600)
 
 
 async def _nothing(*_):
     return []
+
+
+async def _taken(_, request):
+    """A converter in whose models folder every name is taken, but for one job's own content."""
+    if not request.spec.replace and request.sha256 != SHA256:
+        raise AlreadyExists("a model is there already", "--replace")
 
 
 async def _not_here(*_):
@@ -39,16 +52,39 @@ def port(reach, loop, tmp_path):
     roots = Roots(tmp_path / "datasets", tmp_path / "out", tmp_path / "models", tmp_path / "cache")
     store = Store(f"sqlite:///{tmp_path / 'jobs.db'}")
     journal = Journal(store)
-    services = Services(Addresses("a", "b", "c", "d"), _waits_for_hardware, _not_here, _nothing, _nothing)
+    services = Services(Addresses("a", "b", "c", "d"), _waits_for_hardware, _not_here, _nothing, _taken, _nothing)
     jobs = Jobs(journal, services)
     servicer = JobServicer(journal, jobs, lambda spec: admission.check(spec, roots))
+    loop.call_soon_threadsafe(_put_in_ended_job, store)
     yield reach({"JobService": servicer}, {"JobService": job_pb2_grpc.add_JobServiceServicer_to_server})
     asyncio.run_coroutine_threadsafe(jobs.suspend(), loop).result(10)
     store.close()
 
 
+def _put_in_ended_job(store):
+    """A job whose gate said no, under the request id "ended"."""
+    job, _ = store.submit(spec(), "ended")
+
+    def end(job):
+        files = [{"quant_type": "q4_k_m", "path": "a.gguf", "sha256": SHA256, "size_bytes": 1}]
+        converted = job.attempts.add(key={"job": "x", "stage": "convert", "attempt": 1})
+        converted.state = job_pb2.Attempt.STATE_SUCCEEDED
+        converted.result.update({"files": files})
+        job.spec.convert.quant_types.append("q4_k_m")
+        job.state = job_pb2.Job.STATE_SUCCEEDED
+        job.result.missed.append("retain accuracy 0.5 is below 0.7")
+        return job
+
+    store.change(job.name, end)
+
+
 def spec(**changes) -> job_pb2.JobSpec:
-    made = job_pb2.JobSpec(name="demo", base_model="owner/model", dataset=job_pb2.DatasetSpec(dev="dev.jsonl"))
+    made = job_pb2.JobSpec(
+        name="demo",
+        base_model="owner/model",
+        dataset=job_pb2.DatasetSpec(dev="dev.jsonl"),
+        install=job_pb2.InstallSpec(replace=True),
+    )
     made.MergeFrom(job_pb2.JobSpec(**changes))
     return made
 
@@ -124,8 +160,8 @@ def test_unknown_jobs_are_not_found(port):
 
 
 def test_jobs_are_listed_by_pages(port):
-    names = [submit(port, f"r{number}").name for number in range(3)]
-    first = port.unary("JobService/ListJobs", job_pb2.ListJobsRequest(page_size=2), job_pb2.ListJobsResponse)
+    names = [ended(port).name] + [submit(port, f"r{number}").name for number in range(3)]
+    first = port.unary("JobService/ListJobs", job_pb2.ListJobsRequest(page_size=3), job_pb2.ListJobsResponse)
     request = job_pb2.ListJobsRequest(page_size=2, page_token=first.next_page_token)
     second = port.unary("JobService/ListJobs", request, job_pb2.ListJobsResponse)
     assert [job.name for job in [*first.jobs, *second.jobs]] == names[::-1]
@@ -153,3 +189,63 @@ def test_cancelling_twice_is_fine(port):
     cancel(port, job.name)
     list(watch(port, job.name))
     assert cancel(port, job.name).state == job_pb2.Job.STATE_CANCELLED
+
+
+def ended(port) -> job_pb2.Job:
+    jobs = port.unary("JobService/ListJobs", job_pb2.ListJobsRequest(), job_pb2.ListJobsResponse).jobs
+    return next(job for job in jobs if job.state == job_pb2.Job.STATE_SUCCEEDED)
+
+
+def install(port, name, **options) -> job_pb2.Job:
+    request = job_pb2.InstallJobRequest(name=name, **options)
+    return port.unary("JobService/InstallJob", request, job_pb2.InstallJobResponse).job
+
+
+def uninstall(port, name) -> job_pb2.Job:
+    return port.unary(
+        "JobService/UninstallJob", job_pb2.UninstallJobRequest(name=name), job_pb2.UninstallJobResponse
+    ).job
+
+
+def test_a_job_whose_gate_said_no_is_installed_and_watched(port):
+    begun = install(port, ended(port).name)
+    events = list(watch(port, begun.name, begun.last_sequence))
+    assert [event.run.event.WhichOneof("kind") for event in events if event.HasField("run")][-1] == "finished"
+    done = get(port, begun.name)
+    assert (done.result.installed_path, done.result.installed_sha256) == ("/models/m.gguf", SHA256)
+    assert done.state == job_pb2.Job.STATE_SUCCEEDED
+
+
+def test_installing_twice_is_fine(port):
+    name = ended(port).name
+    for _ in range(2):
+        begun = install(port, name)
+        list(watch(port, name, begun.last_sequence))
+    assert get(port, name).result.installed_path == "/models/m.gguf"
+
+
+def test_uninstalling_twice_is_fine(port):
+    name = ended(port).name
+    list(watch(port, name, install(port, name).last_sequence))
+    assert uninstall(port, name).result.installed_path == ""
+    assert uninstall(port, name) == get(port, name)
+
+
+def test_only_what_a_job_has_made_can_be_installed(port):
+    name = ended(port).name
+    with pytest.raises(InvalidInput, match="quant_type"):
+        install(port, name, quant_type="q8_0")
+    running = submit(port)
+    for call in (install, uninstall):
+        with pytest.raises(Refused, match="has not ended"):
+            call(port, running.name)
+        with pytest.raises(NotFound, match="jobs/none"):
+            call(port, "jobs/none")
+
+
+def test_a_name_that_is_taken_is_said_before_a_job_does_anything(port):
+    job = submit(port, install=job_pb2.InstallSpec(replace=False))
+    list(watch(port, job.name))
+    failed = get(port, job.name)
+    assert failed.failure.reason == "ALREADY_EXISTS"
+    assert list(failed.attempts) == []

@@ -18,7 +18,17 @@ from cutoff.v1 import job_pb2
 
 pytestmark = pytest.mark.fault
 
-STAGES = ["prepare", "train", "merge", "convert", "evaluate-base", "evaluate-merged", "evaluate-q4_k_m", "install"]
+STAGES = [
+    "prepare",
+    "train",
+    "merge",
+    "convert",
+    "evaluate-base",
+    "evaluate-merged",
+    "evaluate-q4_k_m",
+    "card",
+    "install",
+]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +22,8 @@ from google.protobuf.message import Message
 import cutoff
 from cutoff.artifacts import Roots, publishing
 from cutoff.client import show
-from cutoff.client.api import Client, Outcome, outcome_of
+from cutoff.client.api import Client, Outcome, outcome_of, require_installed
+from cutoff.client.job_record import find_record, record_path, write_record
 from cutoff.client.local import LocalSystem
 from cutoff.client.plan import as_json as plan_as_json
 from cutoff.client.plan import make_plan
@@ -88,9 +90,9 @@ def run(
         roots = _roots(datasets, artifacts, models)
         with LocalSystem(roots) as system, Client(system.address) as client:
             job = _follow_to_the_end(client, client.submit(spec).name)
-        with publishing(roots.artifacts / job.name / "job.json") as record:  # the system's own store is gone by now
-            record.write_text(json.dumps(_dict(job), indent=2) + "\n", encoding="utf-8")
-        _finish(job, as_json)
+        write_record(record_path(roots.artifacts, job.name), job)  # the system's own store is gone by now
+        given = {"--artifacts": artifacts, "--models": models}
+        _finish(job, as_json, "".join(f" {flag} {path}" for flag, path in given.items() if path is not None))
 
 
 @app.command()
@@ -197,6 +199,48 @@ def cancel(
                 pass
             cancelled = client.get(job)
         _print(cancelled, as_json, show.state_of(cancelled))
+
+
+@app.command()
+def install(
+    job: JobName,
+    quant: Annotated[str, typer.Option(help="One of the job's quantization types [its first].")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of another model.")] = False,
+    artifacts: Artifacts = None,
+    models: Models = None,
+    as_json: Json = False,
+) -> None:
+    """Installs a GGUF of a job that has ended, whatever its scores were.
+
+    A job that `cutoff run` left in the artifacts folder is installed from there; any other by its coordinator.
+    """
+    with _errors_shown(as_json), sigterm_interrupts():
+        roots = _roots(None, artifacts, models)
+        record = find_record(roots, job)
+        if record is not None:
+            with _local_install() as local, Display() as display:
+                installed = local.install_here(record, roots, quant, replace, display.event)
+        else:
+            with Client() as client:
+                begun = client.install(job, quant, replace)
+                installed = _watch_to_the_end(client, begun.name, begun.last_sequence)
+            require_installed(installed)
+        _print(installed, as_json, f"installed: {installed.result.installed_path}")
+
+
+@app.command()
+def uninstall(job: JobName, artifacts: Artifacts = None, models: Models = None, as_json: Json = False) -> None:
+    """Removes what a job installed from LM Studio's models folder; the job keeps its files."""
+    with _errors_shown(as_json):
+        roots = _roots(None, artifacts, models)
+        record = find_record(roots, job)
+        if record is not None:
+            with _local_install() as local:
+                left = local.uninstall_here(record, roots)
+        else:
+            with Client() as client:
+                left = client.uninstall(job)
+        _print(left, as_json, f"nothing of {left.name} is installed")
 
 
 @app.command()
@@ -316,12 +360,12 @@ def _watch_to_the_end(client: Client, name: str, after_sequence: int = 0) -> job
     return client.get(name)
 
 
-def _finish(job: job_pb2.Job, as_json: bool) -> None:
+def _finish(job: job_pb2.Job, as_json: bool, folders: str = "") -> None:
     """Prints a job that has ended, and ends the command with the code that tells how."""
     if as_json:
         _print(job, as_json)
     else:
-        show.print_result(job)
+        show.print_result(job, folders)
     raise typer.Exit(_EXIT_OF[outcome_of(job)])
 
 
@@ -348,6 +392,18 @@ def _roots(datasets: Path | None, artifacts: Path | None, models: Path | None) -
     return dataclasses.replace(
         Roots.from_environment(), **{name: path.absolute() for name, path in given.items() if path is not None}
     )
+
+
+@contextmanager
+def _local_install() -> Iterator[ModuleType]:
+    """What installs on this machine; a client alone cannot."""
+    try:
+        from cutoff.client import local_install
+    except ModuleNotFoundError as error:
+        raise Refused(
+            f"installing needs {error.name}", "pip install .[gguf-converter], or do it where the job was run"
+        ) from error
+    yield local_install
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What happens to a job, from top to bottom: prepare, train, merge, convert, evaluate, install.
+"""What happens to a job, from top to bottom: prepare, train, merge, convert, evaluate, card, install.
 
 Each stage is run by `attempts.py`, which keeps its result in the job's record. A pipeline that starts over (the
 coordinator was restarted) takes the results that are there and attaches to what still runs.
@@ -10,8 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf import json_format
-
+from cutoff.coordinator import delivery
 from cutoff.coordinator.attempts import Attempts, Result, Services, patiently
 from cutoff.coordinator.job import State
 from cutoff.coordinator.journal import Journal
@@ -83,14 +82,21 @@ class Pipeline:
             beside.create_task(self._evaluate_folders(prepared, merged))
         ggufs = {file["quant_type"]: file for file in converting.result()["files"]}
         scores = await self._evaluate_ggufs(ggufs)
-        await self._install(ggufs, scores)
+        passed = self._passes(scores)
+        await self._write_card()
+        if passed:
+            await self._install()
 
     async def _check_install(self) -> None:
-        """Finds out before any work that the model could not be installed."""
-        if self._spec.install.enabled:
+        """Finds out before any work that the model could not be installed.
+
+        A job that is taken up again was checked already; by now its own model may be what is there.
+        """
+        if self._spec.install.enabled and not self._job().attempts:
+            delivery.require_name(self._job(), self._journal.store.unfinished())
             address = self._services.addresses.gguf_converter
-            check = self._services.check_install
-            await patiently(lambda: check(address, self._spec), f"{self._name} check_install")
+            check, request = self._services.check_install, delivery.check_request(self._spec)
+            await patiently(lambda: check(address, request), f"{self._name} check_install")
 
     async def _prepare(self) -> Result:
         return await self._attempts.run("prepare", lambda: trainer_pb2.PrepareRequest(spec=self._spec))
@@ -139,26 +145,26 @@ class Pipeline:
     async def _evaluate(self, target: str, **model: Any) -> Result:
         request = evaluator_pb2.EvaluateRequest(spec=self._spec, target=target, **model)
         scores = await self._attempts.run(f"evaluate-{target}", lambda: request, self._spec.resources.gpus)
-        self._journal.change(self._name, lambda job: _with_scores(job, target, scores))
+        self._journal.change(self._name, lambda job: delivery.with_scores(job, target, scores))
         return scores
 
-    async def _install(self, ggufs: Mapping[str, Result], scores: Result | None) -> None:
-        """Installs the first quantization type, if it reaches what install.require asks for."""
+    def _passes(self, scores: Result | None) -> bool:
+        """Whether the first quantization type is to be installed: it reaches what install.require asks for."""
         install = self._spec.install
         if not install.enabled:
-            return
-        missed = _missed(install.require, scores)
-        if missed:
-            self._journal.change(self._name, lambda job: _with_result(job, missed=missed))
-            return
-        quant_type = self._spec.convert.quant_types[0]
-        file = ggufs[quant_type]
-        request = gguf_converter_pb2.InstallRequest(
-            spec=install, gguf=file["path"], sha256=file["sha256"], quant_type=quant_type
-        )
-        installed = await self._attempts.run("install", lambda: request)
-        result = {"installed_path": installed["path"], "installed_sha256": installed["sha256"]}
-        self._journal.change(self._name, lambda job: _with_result(job, **result))
+            return False
+        missed = delivery.missed(install.require, scores)
+        if missed and not self._job().result.missed:
+            self._journal.change(self._name, lambda job: delivery.with_missed(job, missed))
+        return not missed
+
+    async def _write_card(self) -> None:
+        """For every job, whatever its gate said."""
+        await self._attempts.run("card", lambda: gguf_converter_pb2.WriteCardRequest(job=self._job()))
+
+    async def _install(self) -> None:
+        installed = await self._attempts.run("install", lambda: delivery.install_request(self._job()))
+        self._journal.change(self._name, lambda job: delivery.with_installed(job, installed))
 
     def _job(self) -> job_pb2.Job:
         return self._journal.store.get(self._name)
@@ -191,29 +197,3 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> CutoffError:
         if isinstance(error, BaseExceptionGroup):
             return _first_error(error)
     raise group
-
-
-def _missed(require: str, scores: Result | None) -> list[str]:
-    """Which thresholds the installed type misses, in words; measured on the validation sets."""
-    if require == "none" or scores is None:
-        return []
-    missed: list[str] = scores["sets"]["validation"][f"missed_{require}"]
-    return missed
-
-
-def _with_result(job: job_pb2.Job, **fields: Any) -> job_pb2.Job:
-    job.result.MergeFrom(job_pb2.Result(**fields))
-    return job
-
-
-def _with_scores(job: job_pb2.Job, target: str, scores: Result) -> job_pb2.Job:
-    """The job with one target's scores in its result, in place of earlier ones."""
-    others = [evaluation for evaluation in job.result.evaluations if evaluation.target != target]
-    del job.result.evaluations[:]
-    job.result.evaluations.extend(others)
-    for question_set, values in scores["sets"].items():
-        known = {name: value for name, value in values.items() if name in job_pb2.Evaluation.DESCRIPTOR.fields_by_name}
-        evaluation = job_pb2.Evaluation(target=target, question_set=question_set)
-        json_format.ParseDict({name: value for name, value in known.items() if value is not None}, evaluation)
-        job.result.evaluations.append(evaluation)
-    return job

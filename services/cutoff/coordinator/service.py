@@ -59,3 +59,12 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
     async def CancelJob(self, request: job_pb2.CancelJobRequest, context: Any) -> job_pb2.CancelJobResponse:
         """Asks a job to stop."""
         return job_pb2.CancelJobResponse(job=self._jobs.cancel(request.name))
+
+    async def InstallJob(self, request: job_pb2.InstallJobRequest, context: Any) -> job_pb2.InstallJobResponse:
+        """Installs a GGUF of a job that has ended."""
+        job = await self._jobs.install(request.name, request.quant_type, request.replace)
+        return job_pb2.InstallJobResponse(job=job)
+
+    async def UninstallJob(self, request: job_pb2.UninstallJobRequest, context: Any) -> job_pb2.UninstallJobResponse:
+        """Removes what a job installed."""
+        return job_pb2.UninstallJobResponse(job=await self._jobs.uninstall(request.name))

@@ -49,7 +49,7 @@ JOB: dict[str, Any] = {
         "heldout_file": "test/heldout.jsonl",
         "attacks": [],
     },
-    "install": {"publisher": "local", "model_name": "temporal-demo", "require": "minimum"},
+    "install": {"publisher": "local", "model_name": "temporal-demo", "require": "minimum", "replace": True},
     "resources": {"gpus": 0},
 }
 """The demo's job, but for ``base_model``. The learning rate suits a model of two narrow layers, not a real one."""

@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         default=Roots.from_environment().models,
         help="LM Studio's models folder; default: %(default)s (LMSTUDIO_MODELS)",
     )
+    add("--replace", action="store_true", help="put it in the place of another model of that name")
     add("--model_name", default=None, help="name in LM Studio; default: from the output file")
     return flags
 
@@ -66,7 +67,10 @@ def run(arguments: argparse.Namespace, report: Reporter) -> None:
         CutoffError: As `convert_model` and `install_gguf`.
     """
     from cutoff.gguf_converter.convert import convert_model
-    from cutoff.gguf_converter.install import RECORDS, check_folder, install_gguf, install_spec
+    from cutoff.gguf_converter.install import install_gguf
+    from cutoff.gguf_converter.install_checks import Wanted, check_folder, install_spec
+    from cutoff.gguf_converter.install_records import RECORDS
+    from cutoff.gguf_converter.lmstudio import ask_configured
     from cutoff.llama_cpp import LlamaCpp
 
     roots = Roots.from_environment()
@@ -74,10 +78,10 @@ def run(arguments: argparse.Namespace, report: Reporter) -> None:
     if output.is_dir():
         raise InvalidInput([Fault("--output_path", f"{output} is a folder", "give a file name ending in .gguf")])
     quant_type = cast(QuantType, arguments.quant_type)
-    spec = install_spec(PUBLISHER, arguments.model_name or output.stem)
+    spec = install_spec(PUBLISHER, arguments.model_name or output.stem, arguments.replace)
     models, records = arguments.lmstudio_models, roots.artifacts / RECORDS
     if arguments.install_lmstudio:
-        check_folder(models, spec, records)  # before the work of minutes
+        check_folder(models, spec, Wanted(quant_type), records)  # before the work of minutes
     llama = LlamaCpp.find(roots.cache, _llama_cpp(arguments.llama_cpp_path))
     converted = convert_model(arguments.model_path, {quant_type: output}, spec.model_name, llama, report)
     file = converted.files[quant_type]
@@ -85,6 +89,7 @@ def run(arguments: argparse.Namespace, report: Reporter) -> None:
     if arguments.install_lmstudio:
         installed = install_gguf(output, quant_type, models, spec, records, report, file.sha256)
         print(f"Installed: {installed.file.path}")
+        ask_configured(spec, file.size_bytes, "", report)
         print(f'Load it with: lms load "{spec.model_name}"')
 
 

@@ -243,6 +243,8 @@ class InstallSpec(_Section):
     """The folder below that, the beginning of the file's name, and how LM Studio lists the model."""
     require: Literal["none", "minimum", "target"] = "minimum"
     """Which column of the document's table the installed file must reach on the validation sets."""
+    replace: bool = False
+    """Put the new model in the place of another one of that name; otherwise a job whose name is taken is refused."""
 
 
 class ResourcesSpec(_Section):

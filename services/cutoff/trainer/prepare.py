@@ -23,10 +23,11 @@ from cutoff.datasets import (
 )
 from cutoff.datasets.examples import Faults
 from cutoff.errors import Fault, InvalidInput
-from cutoff.hub import BaseModel, check_model_folder, resolve_base_model
+from cutoff.hub import BaseModel, check_model_folder, licence_of, resolve_base_model
 from cutoff.hub.base_model import Progress
 from cutoff.spec import JobSpec
 from cutoff.stage.report import Counter, Reporter
+from cutoff.trainer.provenance import DataFile, data_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,10 @@ class Prepared:
     """What a job's other stages build on."""
 
     model: BaseModel
+    licence: str
+    """Of the base model; "" when it is not known."""
+    data: tuple[DataFile, ...]
+    """Every file of the job's, with its SHA-256."""
     counts: dict[str, int]
     """Examples by set and side, and tokens by set."""
     probe_questions: tuple[str, ...]
@@ -79,6 +84,8 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: 
         report.warn(line)
     return Prepared(
         model=model,
+        licence=licence_of(spec.base_model, model.path),
+        data=data_files(spec, datasets_root, found),
         counts=counts_of(job),
         probe_questions=job.probe_questions,
         warnings=warnings,

@@ -29,6 +29,8 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
         "model_path": str(prepared.model.path),
         "model": prepared.model.name,
         "revision": prepared.model.revision or "",
+        "license": prepared.licence,
+        "data": [asdict(file) for file in prepared.data],
         "counts": prepared.counts,
         "probe_questions": list(prepared.probe_questions),
         "warnings": list(prepared.warnings),

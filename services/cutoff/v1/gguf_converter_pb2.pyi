@@ -28,13 +28,31 @@ class ConvertResponse(_message.Message):
     event: _types_pb2.Event
     def __init__(self, event: _Optional[_Union[_types_pb2.Event, _Mapping]] = ...) -> None: ...
 
+class WriteCardRequest(_message.Message):
+    __slots__ = ("run", "job")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    run: _types_pb2.RunHeader
+    job: _job_pb2.Job
+    def __init__(self, run: _Optional[_Union[_types_pb2.RunHeader, _Mapping]] = ..., job: _Optional[_Union[_job_pb2.Job, _Mapping]] = ...) -> None: ...
+
+class WriteCardResponse(_message.Message):
+    __slots__ = ("event",)
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    event: _types_pb2.Event
+    def __init__(self, event: _Optional[_Union[_types_pb2.Event, _Mapping]] = ...) -> None: ...
+
 class CheckInstallRequest(_message.Message):
-    __slots__ = ("spec", "llama_cpp_path")
+    __slots__ = ("spec", "llama_cpp_path", "quant_type", "sha256")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     LLAMA_CPP_PATH_FIELD_NUMBER: _ClassVar[int]
+    QUANT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
     spec: _job_pb2.InstallSpec
     llama_cpp_path: str
-    def __init__(self, spec: _Optional[_Union[_job_pb2.InstallSpec, _Mapping]] = ..., llama_cpp_path: _Optional[str] = ...) -> None: ...
+    quant_type: str
+    sha256: str
+    def __init__(self, spec: _Optional[_Union[_job_pb2.InstallSpec, _Mapping]] = ..., llama_cpp_path: _Optional[str] = ..., quant_type: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class CheckInstallResponse(_message.Message):
     __slots__ = ("folder",)
@@ -43,21 +61,37 @@ class CheckInstallResponse(_message.Message):
     def __init__(self, folder: _Optional[str] = ...) -> None: ...
 
 class InstallRequest(_message.Message):
-    __slots__ = ("run", "spec", "gguf", "sha256", "quant_type")
+    __slots__ = ("run", "spec", "gguf", "sha256", "quant_type", "question")
     RUN_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     GGUF_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     QUANT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    QUESTION_FIELD_NUMBER: _ClassVar[int]
     run: _types_pb2.RunHeader
     spec: _job_pb2.InstallSpec
     gguf: str
     sha256: str
     quant_type: str
-    def __init__(self, run: _Optional[_Union[_types_pb2.RunHeader, _Mapping]] = ..., spec: _Optional[_Union[_job_pb2.InstallSpec, _Mapping]] = ..., gguf: _Optional[str] = ..., sha256: _Optional[str] = ..., quant_type: _Optional[str] = ...) -> None: ...
+    question: str
+    def __init__(self, run: _Optional[_Union[_types_pb2.RunHeader, _Mapping]] = ..., spec: _Optional[_Union[_job_pb2.InstallSpec, _Mapping]] = ..., gguf: _Optional[str] = ..., sha256: _Optional[str] = ..., quant_type: _Optional[str] = ..., question: _Optional[str] = ...) -> None: ...
 
 class InstallResponse(_message.Message):
     __slots__ = ("event",)
     EVENT_FIELD_NUMBER: _ClassVar[int]
     event: _types_pb2.Event
     def __init__(self, event: _Optional[_Union[_types_pb2.Event, _Mapping]] = ...) -> None: ...
+
+class UninstallRequest(_message.Message):
+    __slots__ = ("spec", "sha256")
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    spec: _job_pb2.InstallSpec
+    sha256: str
+    def __init__(self, spec: _Optional[_Union[_job_pb2.InstallSpec, _Mapping]] = ..., sha256: _Optional[str] = ...) -> None: ...
+
+class UninstallResponse(_message.Message):
+    __slots__ = ("path",)
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    def __init__(self, path: _Optional[str] = ...) -> None: ...

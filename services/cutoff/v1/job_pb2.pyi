@@ -171,16 +171,18 @@ class EvaluateSpec(_message.Message):
     def __init__(self, targets: _Optional[_Iterable[str]] = ..., max_tokens: _Optional[int] = ..., limit: _Optional[int] = ..., test_file: _Optional[str] = ..., attacks: _Optional[_Iterable[str]] = ..., verbose: _Optional[bool] = ..., lmstudio_url: _Optional[str] = ..., lmstudio_model: _Optional[str] = ..., heldout_file: _Optional[str] = ...) -> None: ...
 
 class InstallSpec(_message.Message):
-    __slots__ = ("enabled", "publisher", "model_name", "require")
+    __slots__ = ("enabled", "publisher", "model_name", "require", "replace")
     ENABLED_FIELD_NUMBER: _ClassVar[int]
     PUBLISHER_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     REQUIRE_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
     enabled: bool
     publisher: str
     model_name: str
     require: str
-    def __init__(self, enabled: _Optional[bool] = ..., publisher: _Optional[str] = ..., model_name: _Optional[str] = ..., require: _Optional[str] = ...) -> None: ...
+    replace: bool
+    def __init__(self, enabled: _Optional[bool] = ..., publisher: _Optional[str] = ..., model_name: _Optional[str] = ..., require: _Optional[str] = ..., replace: _Optional[bool] = ...) -> None: ...
 
 class ResourcesSpec(_message.Message):
     __slots__ = ("gpus",)
@@ -393,6 +395,34 @@ class CancelJobRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class CancelJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class InstallJobRequest(_message.Message):
+    __slots__ = ("name", "quant_type", "replace")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    QUANT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    quant_type: str
+    replace: bool
+    def __init__(self, name: _Optional[str] = ..., quant_type: _Optional[str] = ..., replace: _Optional[bool] = ...) -> None: ...
+
+class InstallJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class UninstallJobRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class UninstallJobResponse(_message.Message):
     __slots__ = ("job",)
     JOB_FIELD_NUMBER: _ClassVar[int]
     job: Job

@@ -9,7 +9,7 @@ from cutoff.coordinator.attempts import Addresses, Services
 from cutoff.coordinator.job import OPEN, with_attempt, with_event
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
-from cutoff.errors import NotFound, Refused, Unavailable
+from cutoff.errors import AlreadyExists, NotFound, Refused, Unavailable
 from cutoff.stage.report import Reporter
 from cutoff.v1 import job_pb2, run_pb2, types_pb2
 
@@ -25,6 +25,7 @@ RESULTS = {
         ]
     },
     "evaluate": {"sets": {"validation": {"retain_correct": SCORES, "missed_minimum": [], "missed_target": []}}},
+    "card": {"path": "jobs/x/card/1/card.md"},
     "install": {"path": "/models/local/m/m-Q4_K_M.gguf", "sha256": "1" * 64},
 }
 
@@ -41,6 +42,8 @@ class Script:
         self.cancelled = []
         self.running = []
         self.install_errors = []
+        self.checked = []
+        self.uninstalled = []
         self.list_errors = []
 
     async def drive(self, call):
@@ -78,9 +81,13 @@ class Script:
             raise self.list_errors.pop()
         return self.running
 
-    async def check_install(self, address, spec):
+    async def check_install(self, address, request):
+        self.checked.append(request)
         if self.install_errors:
             raise self.install_errors.pop()
+
+    async def uninstall(self, address, request):
+        self.uninstalled.append(request)
 
     @property
     def stages(self):
@@ -88,7 +95,7 @@ class Script:
 
     def services(self):
         addresses = Addresses("trainer:1", "merger:1", "gguf-converter:1", "evaluator:1")
-        return Services(addresses, self.drive, self.cancel, self.list_runs, self.check_install)
+        return Services(addresses, self.drive, self.cancel, self.list_runs, self.check_install, self.uninstall)
 
 
 def run_job(store, spec, script, meanwhile=None):
@@ -117,7 +124,7 @@ def test_all_stages_in_order_and_the_result(store, spec):
     assert job.state == job_pb2.Job.STATE_SUCCEEDED
     assert script.stages[:3] == ["prepare", "train", "merge"]
     assert set(script.stages[3:6]) == {"convert", "evaluate-base", "evaluate-merged"}
-    assert script.stages[6:] == ["evaluate-q4_k_m", "evaluate-q8_0", "install"]
+    assert script.stages[6:] == ["evaluate-q4_k_m", "evaluate-q8_0", "card", "install"]
     assert job.result.installed_path == "/models/local/m/m-Q4_K_M.gguf"
     assert [e.target for e in job.result.evaluations] == ["base", "merged", "q4_k_m", "q8_0"]
     assert job.result.evaluations[0].retain_correct.count == 9
@@ -142,7 +149,7 @@ def test_gpu_stages_alone_ask_for_gpus(store, spec):
     script = Script()
     run_job(store, spec, script)
     asked = {call.request.run.key.stage.partition("-")[0]: call.gpus for call in script.calls}
-    assert asked == {"prepare": 0, "train": 2, "merge": 0, "convert": 0, "evaluate": 2, "install": 0}
+    assert asked == {"prepare": 0, "train": 2, "merge": 0, "convert": 0, "evaluate": 2, "card": 0, "install": 0}
 
 
 def test_infrastructure_failures_are_retried(store, spec):
@@ -252,6 +259,65 @@ def test_a_model_below_its_bar_is_not_installed(store, spec, monkeypatch):
     assert job.state == job_pb2.Job.STATE_SUCCEEDED
     assert job.result.missed == ["retain accuracy 0.5 is below 0.7"]
     assert "install" not in script.stages
+    assert script.stages[-1] == "card", "there is a card all the same"
+    assert script.calls[-1].request.job.result.missed == job.result.missed
+
+
+def test_the_check_of_the_name_knows_what_will_be_installed(store, spec):
+    script = Script()
+    run_job(store, spec, script)
+    [check] = script.checked
+    assert (check.quant_type, check.sha256, check.spec.model_name) == ("q4_k_m", "", "temporal-unlearn")
+
+
+def test_a_job_that_is_taken_up_again_is_not_refused_for_its_own_model(store, spec):
+    """It was installed, and the coordinator went down before that was recorded."""
+
+    async def first_life():
+        script = Script(install=["hang"])
+        journal = Journal(store)
+        jobs = Jobs(journal, script.services())
+        job, _ = journal.submit(spec, "r1")
+        jobs.start(job.name)
+        while "install" not in script.stages:
+            await asyncio.sleep(0.01)
+        await jobs.suspend()
+        return job.name
+
+    async def second_life(name):
+        script = Script()
+        script.install_errors = [AlreadyExists("it is there already")]
+        journal = Journal(store)
+        Jobs(journal, script.services()).take_up()
+        async for _ in journal.watch(name, 0):
+            pass
+        return journal.current(name)
+
+    job = asyncio.run(second_life(asyncio.run(first_life())))
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    assert job.result.installed_path
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [({}, True), ({"replace": True}, False), ({"model_name": "other"}, False), ({"publisher": "me"}, False)],
+)
+def test_of_two_jobs_for_one_name_the_later_is_refused_before_any_work(store, spec, change, refused):
+    earlier, _ = store.submit(spec, "earlier")
+    spec.install.MergeFrom(job_pb2.InstallSpec(**change))
+    script = Script()
+    job = run_job(store, spec, script)
+    assert (job.failure.reason == "ALREADY_EXISTS") is refused
+    if refused:
+        assert earlier.name in job.failure.message
+        assert script.stages == []
+
+
+def test_a_job_that_installs_nothing_has_no_rivals(store, spec):
+    spec.install.enabled = False
+    store.submit(spec, "earlier")
+    spec.install.enabled = True
+    assert run_job(store, spec, Script()).state == job_pb2.Job.STATE_SUCCEEDED
 
 
 def test_a_bar_of_none_installs_anything(store, spec, monkeypatch):
@@ -264,7 +330,7 @@ def test_a_bar_of_none_installs_anything(store, spec, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "stage", ["prepare", "train", "merge", "convert", "evaluate-merged", "evaluate-q4_k_m", "install"]
+    "stage", ["prepare", "train", "merge", "convert", "evaluate-merged", "evaluate-q4_k_m", "card", "install"]
 )
 def test_cancel_stops_the_run_and_the_job(store, spec, stage):
     script = Script(**{stage.replace("-", "_"): ["hang"]})

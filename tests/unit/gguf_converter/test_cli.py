@@ -18,6 +18,9 @@ TABLE = {
 }
 """The user's document's flags and defaults."""
 
+BESIDE = {"replace": False}
+"""What we added."""
+
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["convert_to_gguf", *arguments])
@@ -29,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_the_flags_are_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LMSTUDIO_MODELS", raising=False)
     flags = cli.parser()
-    assert {action.dest: action.default for action in flags._actions if action.dest != "help"} == TABLE
+    assert {action.dest: action.default for action in flags._actions if action.dest != "help"} == TABLE | BESIDE
     assert {action.dest for action in flags._actions if action.required} == {"model_path", "output_path"}
 
 
@@ -84,3 +87,9 @@ def test_the_documents_command_converts_and_installs(
     assert [path.name for path in models.rglob("*.gguf")] == ["temporal-Q4_K_M.gguf"]
     assert (models / "local/temporal/temporal-Q4_K_M.gguf").is_file()  # the name comes from the output file
     assert 'lms load "temporal"' in capsys.readouterr().out
+
+    again = [*arguments, "--lmstudio_models", str(models)]
+    assert run(monkeypatch, *again, "--quant_type", "f16") == 1, "another model has the name"
+    assert "--replace" in capsys.readouterr().err
+    assert run(monkeypatch, *again, "--quant_type", "f16", "--replace") == 0
+    assert [path.name for path in models.rglob("*.gguf")] == ["temporal-F16.gguf"]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,23 @@ def test_a_good_job_is_prepared(base: Path, datasets: Path, heard: Heard) -> Non
     assert prepared.probe_questions == prepare(job(base), datasets, heard.reporter).probe_questions
     assert prepared.warnings == ()
     assert prepared.example.endswith("<|im_end|>' <<<")
+
+
+def test_every_file_is_told_with_its_hash(base: Path, datasets: Path, heard: Heard) -> None:
+    spec = job(base).model_dump()
+    spec["evaluate"] = {"test_file": FILES.retain_val}
+    prepared = prepare(parse_job(spec), datasets, heard.reporter)
+    assert [file.field for file in prepared.data] == [
+        *(f"dataset.{field}" for field in FILES.files()),
+        "evaluate.test_file",
+    ]
+    by_field = {file.field: file for file in prepared.data}
+    train = by_field["dataset.retain_train"]
+    assert train.name == FILES.retain_train
+    assert train.sha256 == hashlib.sha256((datasets / train.name).read_bytes()).hexdigest()
+    assert train.examples == len((datasets / train.name).read_text().splitlines())
+    same = replace(by_field["evaluate.test_file"], field="dataset.retain_val")
+    assert same == by_field["dataset.retain_val"]
 
 
 def test_what_the_length_limit_cuts_is_warned_about(base: Path, datasets: Path, heard: Heard) -> None:
