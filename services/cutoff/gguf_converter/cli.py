@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast, get_args
 from cutoff.artifacts import Roots
 from cutoff.errors import Fault, InvalidInput
 from cutoff.gguf_converter.quant_types import QUANTIZATIONS
-from cutoff.spec.job import QuantType
+from cutoff.spec.quant_types import QuantType
 
 if TYPE_CHECKING:
     from cutoff.stage.report import Reporter

@@ -18,7 +18,7 @@ from cutoff.gguf_converter.parity import check_parity
 from cutoff.gguf_converter.quant_types import size_at_most
 from cutoff.gguf_converter.weights import count_parameters
 from cutoff.llama_cpp import LlamaCpp, serve
-from cutoff.spec.job import QuantType
+from cutoff.spec.quant_types import QuantType
 from cutoff.stage.report import Reporter
 
 _PARITY_CONTEXT = 512

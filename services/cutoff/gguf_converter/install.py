@@ -26,7 +26,7 @@ from cutoff.gguf_converter.gguf_file import read_gguf
 from cutoff.gguf_converter.quant_types import file_name
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec import InstallSpec
-from cutoff.spec.job import QuantType
+from cutoff.spec.quant_types import QuantType
 from cutoff.stage.report import Reporter
 from cutoff.v1 import job_pb2
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cutoff.spec.job import QuantType
+from cutoff.spec.quant_types import QuantType
 
 
 @dataclass(frozen=True, slots=True)

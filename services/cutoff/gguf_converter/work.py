@@ -13,7 +13,7 @@ from cutoff.gguf_converter.install import RECORDS, install_gguf, requested_spec
 from cutoff.gguf_converter.quant_types import file_name
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec import ConvertSpec
-from cutoff.spec.job import QuantType
+from cutoff.spec.quant_types import QuantType
 from cutoff.stage.context import RunContext
 from cutoff.v1 import gguf_converter_pb2, job_pb2
 

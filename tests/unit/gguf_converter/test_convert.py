@@ -16,7 +16,7 @@ from cutoff.gguf_converter.gguf_file import read_gguf
 from cutoff.gguf_converter.quant_types import QUANTIZATIONS, file_name, size_at_most
 from cutoff.gguf_converter.weights import count_parameters
 from cutoff.llama_cpp import LlamaCpp
-from cutoff.spec.job import QuantType
+from cutoff.spec.quant_types import QuantType
 from cutoff.stage.context import RunContext
 from cutoff.stage.report import Reporter, silent
 from cutoff.v1 import gguf_converter_pb2, job_pb2, types_pb2
