@@ -16,6 +16,10 @@ from cutoff.llama_cpp.programs import run_program
 CONTEXT = 512
 """Tokens of a chunk. Chunks are read apart from each other."""
 
+_TRIES = 3
+"""llama-imatrix ends without waiting for the thread that prints its last lines: on a busy machine one run in forty
+says no result (measured)."""
+
 _CHUNKS = re.compile(r"computing over (\d+) chunks, n_ctx=(\d+)")
 _DONE = re.compile(r"\[(\d+)\]")
 _FINAL = re.compile(r"Final estimate: PPL = (\S+) \+/- (\S+)")
@@ -71,10 +75,11 @@ def perplexity(
         ProgramFailed, OutOfMemory: llama-imatrix failed.
     """
     with tempfile.TemporaryDirectory(prefix="cutoff-") as scratch:
-        found = _run(llama, gguf, text, Path(scratch) / "imatrix.gguf", context, threads, on_progress)
-    if found is None:
-        raise CheckFailed(f"llama-imatrix measured no perplexity of {gguf.name}", "convert again")
-    return found
+        for _ in range(_TRIES):
+            found = _run(llama, gguf, text, Path(scratch) / "imatrix.gguf", context, threads, on_progress)
+            if found is not None:
+                return found
+    raise CheckFailed(f"llama-imatrix measured no perplexity of {gguf.name}", "convert again")
 
 
 def importance_matrix(

@@ -20,13 +20,13 @@ def main() -> None:
     sys.path.insert(0, str(script.parent))  # as `python script` does
     import gguf  # that of the script's own llama.cpp: PYTHONPATH names it
 
-    class Writer(gguf.GGUFWriter):  # type: ignore[misc]
-        def write_header_to_file(self, *args: object, **kwargs: object) -> None:
+    class Writer(gguf.GGUFWriter):
+        def write_header_to_file(self, path: Path | None = None) -> None:
             for key, value in keys.items():
                 self.add_string(key, value)
-            super().write_header_to_file(*args, **kwargs)
+            super().write_header_to_file(path)
 
-    gguf.GGUFWriter = Writer
+    gguf.GGUFWriter = Writer  # type: ignore[misc]
     runpy.run_path(str(script), run_name="__main__")
 
 

@@ -10,15 +10,19 @@ from pathlib import Path
 
 from cutoff.artifacts import Roots
 from cutoff.datasets import (
+    CALIBRATION_TOKENS,
+    VALIDATION_TOKENS,
     DataReport,
     EncodedJob,
     OnProgress,
     check_job,
     check_learnable,
+    data_digests,
     judged,
     load_encoded_job,
     load_template,
     require_usable_truths,
+    retain_text,
     show_mask,
 )
 from cutoff.datasets.examples import Faults
@@ -42,6 +46,12 @@ class Prepared:
     """One training example as the model sees it, the learnt part marked."""
     report: DataReport
     """What the check of the data found."""
+    data_sha256: dict[str, str]
+    """SHA-256 of each data file, by its field."""
+    calibration: str
+    """A text of retain training examples, as training sees them: for importance matrices."""
+    validation: str
+    """A text of retain validation examples, then training ones where those are few: for perplexity."""
 
 
 def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: Path | None = None) -> Prepared:
@@ -84,6 +94,9 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: 
         warnings=warnings,
         example=show_mask(template, job.train[0]),
         report=found,
+        data_sha256=data_digests(spec.dataset, datasets_root),
+        calibration=retain_text([job.train], template, CALIBRATION_TOKENS, seed),
+        validation=retain_text([job.validation, job.train], template, VALIDATION_TOKENS, seed),
     )
 
 

@@ -1,3 +1,4 @@
+import json
 import sys
 from pathlib import Path
 
@@ -19,6 +20,10 @@ TABLE = {
 """The user's document's flags and defaults."""
 
 
+BESIDES = {"keep_f16": False, "imatrix": "auto", "retain_train": None, "retain_val": None}
+"""What the document does not have."""
+
+
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["convert_to_gguf", *arguments])
     with pytest.raises(SystemExit) as caught:
@@ -29,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_the_flags_are_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LMSTUDIO_MODELS", raising=False)
     flags = cli.parser()
-    assert {action.dest: action.default for action in flags._actions if action.dest != "help"} == TABLE
+    assert {action.dest: action.default for action in flags._actions if action.dest != "help"} == TABLE | BESIDES
     assert {action.dest for action in flags._actions if action.required} == {"model_path", "output_path"}
 
 
@@ -50,6 +55,7 @@ def test_wrong_usage_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, capsys: pyt
             "llama.cpp not found at: gone",
         ),
         (["--model_path", "x", "--output_path", "y.gguf", "--model_name", "a b"], 2, "model_name"),
+        (["--model_path", "x", "--output_path", "y.gguf", "--quant_type", "iq1_s", "--imatrix", "never"], 2, "imatrix"),
     ],
 )
 def test_bad_input_is_named_without_a_question(
@@ -84,3 +90,32 @@ def test_the_documents_command_converts_and_installs(
     assert [path.name for path in models.rglob("*.gguf")] == ["temporal-Q4_K_M.gguf"]
     assert (models / "local/temporal/temporal-Q4_K_M.gguf").is_file()  # the name comes from the output file
     assert 'lms load "temporal"' in capsys.readouterr().out
+
+
+def test_the_16_bit_file_stays_when_asked_and_data_are_measured_with(
+    llama: LlamaCpp, tiny_model: Path, tiny_retain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = ["--model_path", str(tiny_model), "--output_path", "out/x.gguf", "--quant_type", "iq2_xxs"]
+    data = ["--retain_val", str(tiny_retain), "--retain_train", str(tiny_retain)]
+    assert run(monkeypatch, *paths, "--keep-f16", *data) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"x.gguf", "x-F16.gguf", "x.convert.json"}
+    checks = json.loads((tmp_path / "out/x.convert.json").read_text())["checks"]
+    assert {row["target"] for row in checks if row["name"] == "perplexity"} == {"f16", "iq2_xxs"}
+    assert all(row["state"] != "skipped" for row in checks)
+
+
+def test_data_that_are_named_must_be_there(
+    llama: LlamaCpp,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = ["--model_path", str(tiny_model), "--output_path", "out/x.gguf"]
+    assert run(monkeypatch, *paths, "--retain_val", "none.jsonl") == 2
+    assert "none.jsonl" in capsys.readouterr().err
+    assert run(monkeypatch, *paths, "--quant_type", "iq1_m") == 2
+    assert "--retain_train" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
