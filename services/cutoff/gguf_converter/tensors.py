@@ -20,7 +20,7 @@ _PIECE = 1 << 22
 
 _LIMITS = ((16.0, 0.01), (8.0, 0.05), (6.0, 0.1), (5.0, 0.15), (4.0, 0.3), (3.0, 0.5), (2.0, 0.8))
 """Bits per weight of a tensor's type, and the relative error (root mean square) above which it is no rounding:
-two to four times what trained weights show."""
+three to nine times what weights show that were trained."""
 
 _LARGEST_LIMIT = 1.0
 """Of what has fewer bits: as wrong as a tensor of zeros."""

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -18,12 +19,12 @@ from cutoff.gguf_converter.convert import MANIFEST, convert_model
 from cutoff.gguf_converter.gguf_file import read_gguf
 from cutoff.gguf_converter.metadata import Facts
 from cutoff.gguf_converter.order import Order
-from cutoff.gguf_converter.quant_types import FLOATS, QUANTIZATIONS, file_name, size_at_most
+from cutoff.gguf_converter.quant_types import QUANTIZATIONS, file_name, size_at_most
 from cutoff.gguf_converter.tensors import read_tensors
 from cutoff.gguf_converter.weights import count_parameters, measure_weights
 from cutoff.llama_cpp import LlamaCpp, importance_matrix, quantize
 from cutoff.spec import ConvertSpec
-from cutoff.spec.quant_types import QuantType
+from cutoff.spec.quant_types import GAINS_FROM_IMATRIX, QuantType
 from cutoff.stage.context import RunContext
 from cutoff.stage.report import Reporter, silent
 from cutoff.v1 import gguf_converter_pb2, job_pb2, types_pb2
@@ -82,21 +83,26 @@ def test_the_types_asked_for_come_out_of_one_16_bit_pass(
     assert set(converted.steps) == {*asked, "imatrix"}
 
 
-def test_llama_cpp_makes_every_type_and_each_reads_back(
-    llama: LlamaCpp, tiny_f16: Path, tiny_text: Path, tmp_path: Path
-) -> None:
+def test_llama_cpp_knows_every_type(llama: LlamaCpp) -> None:
+    said = subprocess.run([llama.quantize, "--help"], capture_output=True, text=True, check=False).stdout
+    assert set(ALL) <= {line.split()[2].lower() for line in said.splitlines() if re.match(r" +\d+ +or ", line)}
+
+
+def test_further_types_read_back(llama: LlamaCpp, tiny_f16: Path, tiny_text: Path, tmp_path: Path) -> None:
+    """Those whose tables llama.cpp sets up in a second; iq1_s takes half a minute however small the model is."""
     imatrix = tmp_path / "imatrix.gguf"
     importance_matrix(llama, tiny_f16, tiny_text, imatrix, 128, 1, lambda *_: None)
-    bits = {}
-    for quant_type in set(ALL) - set(FLOATS):
+    bits = []
+    asked: tuple[QuantType, ...] = ("q5_k_s", "iq4_nl", "iq4_xs", "iq3_s", "q3_k_s", "q2_k", "q2_k_s")
+    for quant_type in asked:
         path = tmp_path / f"{quant_type}.gguf"
-        quantize(llama, tiny_f16, path, quant_type, 1, lambda *_: None, imatrix if "iq" in quant_type else None)
+        own = imatrix if quant_type in GAINS_FROM_IMATRIX else None
+        quantize(llama, tiny_f16, path, quant_type, 1, lambda *_: None, own)
         compared = read_tensors(path, lambda *_: None, tiny_f16)
         assert compared.tensors == 11
-        bits[quant_type] = compared.bits_per_weight
-    assert sorted(bits, key=bits.__getitem__)[0] == "iq1_s"
-    assert sorted(bits, key=bits.__getitem__)[-1] == "q8_0"
-    assert all(found <= QUANTIZATIONS[quant_type].most_bits + 0.1 for quant_type, found in bits.items())
+        assert 0 < compared.worst_error < 0.4
+        bits.append(compared.bits_per_weight)
+    assert bits == sorted(bits, reverse=True)
 
 
 def test_each_check_is_a_row_with_its_figure_and_time(
