@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cutoff.artifacts import Roots, sha256_of
+from cutoff.datasets import load_template
 from cutoff.gguf_converter.convert import Converted, convert_model
 from cutoff.gguf_converter.order import Order
 from cutoff.llama_cpp import LlamaCpp
@@ -42,7 +43,6 @@ def make_model(folder: Path, gigabytes: float) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from cutoff.datasets import load_template
     from cutoff.demo import Recipe, make_world
     from cutoff.demo.tokenizer import train_tokenizer
 
@@ -119,6 +119,7 @@ def main() -> None:
         model.mkdir()
         text = make_model(model, asked.gigabytes)
         sha256_of(model / "model.safetensors")
+        load_template(model)
         for _ in range(asked.rounds):
             done: list[Converted] = []
             times["ours"].append(timed(lambda folder: done.append(ours(llama, model, text, folder))))  # noqa: B023
