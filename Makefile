@@ -66,6 +66,10 @@ bench-data: setup ## Seconds and memory of checking and tokenizing 1,000 to 100,
 bench-objectives: setup ## What each training objective keeps and forgets on two demo worlds (about 20 minutes)
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.objectives
 
+.PHONY: bench-convert
+bench-convert: setup ## Conversion of a 1 GB model against llama.cpp alone and the document's script (about 10 minutes)
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.convert
+
 .PHONY: bench-containers
 bench-containers: setup ## Start, memory at rest and job time of the composed system, against processes
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.containers

@@ -7,8 +7,11 @@ coordinator was restarted) takes the results that are there and attaches to what
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from typing import Any
+
+from google.protobuf import json_format
 
 from cutoff.coordinator import delivery
 from cutoff.coordinator.attempts import Attempts, Result, Services, patiently
@@ -120,8 +123,24 @@ class Pipeline:
             merged=merged["path"],
             model_name=self._spec.install.model_name,
             probe_questions=prepared["probe_questions"],
+            calibration=prepared.get("calibration", ""),  # a job prepared by an earlier version has none
+            validation=prepared.get("validation", ""),
+            facts=self._facts(prepared),
         )
         return await self._attempts.run("convert", lambda: request)
+
+    def _facts(self, prepared: Result) -> gguf_converter_pb2.ModelFacts:
+        """What the GGUF says of where it comes from."""
+        recipe = {section: _fields(getattr(self._spec, section)) for section in ("train", "merge")}
+        return gguf_converter_pb2.ModelFacts(
+            job=self._name,
+            base_model=prepared.get("model", ""),
+            base_revision=prepared.get("revision", ""),
+            license=prepared.get("license", ""),
+            cutoff=self._spec.cutoff,
+            data_sha256=prepared.get("data_sha256", {}),
+            recipe=json.dumps(recipe, sort_keys=True),
+        )
 
     async def _evaluate_folders(self, prepared: Result, merged: Result) -> None:
         targets = self._spec.evaluate.targets
@@ -175,6 +194,12 @@ class Pipeline:
     def _end(self, state: State, error: CutoffError | None = None) -> None:
         self._journal.move(self._name, state, failure_of(error) if error else None)
         _LOG.info("job ended", job=self._name, state=State.Name(state), error=str(error or ""))
+
+
+def _fields(section: Any) -> dict[str, Any]:
+    """A section of the job as it would stand in job.yaml."""
+    fields: dict[str, Any] = json_format.MessageToDict(section, preserving_proto_field_name=True)
+    return fields
 
 
 def _newest_checkpoint(job: job_pb2.Job) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cutoff.datasets.document import DOCUMENT_QUESTIONS
 from cutoff.datasets.examples import SIDES, Example, InvalidData, Side
 from cutoff.datasets.job_data import JobData, fill_answers, load_examples, load_job_data, of_side, select
+from cutoff.datasets.job_files import data_digests
 from cutoff.datasets.prompts import PromptFormat, PromptTemplate, load_template, template_of
 from cutoff.datasets.report import DataReport, Finding
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cutoff.datasets.encode import check_learnable, encode_examples, show_mask
     from cutoff.datasets.encoded import Encoded, EncodedSet
     from cutoff.datasets.encoded_job import PROBES_PER_SIDE, EncodedJob, load_encoded_job
+    from cutoff.datasets.sample_text import CALIBRATION_TOKENS, VALIDATION_TOKENS, retain_text, text_of_examples
     from cutoff.datasets.truths import judged, require_truths, require_usable_truths
 
 _WITH_NUMPY = {
@@ -25,13 +27,16 @@ _WITH_NUMPY = {
     "encode": ("check_learnable", "encode_examples", "show_mask"),
     "encoded": ("Encoded", "EncodedSet"),
     "encoded_job": ("PROBES_PER_SIDE", "EncodedJob", "load_encoded_job"),
+    "sample_text": ("CALIBRATION_TOKENS", "VALIDATION_TOKENS", "retain_text", "text_of_examples"),
     "truths": ("judged", "require_truths", "require_usable_truths"),
 }
 
 __all__ = [
+    "CALIBRATION_TOKENS",
     "DOCUMENT_QUESTIONS",
     "PROBES_PER_SIDE",
     "SIDES",
+    "VALIDATION_TOKENS",
     "DataReport",
     "Encoded",
     "EncodedJob",
@@ -47,6 +52,7 @@ __all__ = [
     "check_data",
     "check_job",
     "check_learnable",
+    "data_digests",
     "encode_examples",
     "fill_answers",
     "judged",
@@ -57,9 +63,11 @@ __all__ = [
     "of_side",
     "require_truths",
     "require_usable_truths",
+    "retain_text",
     "select",
     "show_mask",
     "template_of",
+    "text_of_examples",
 ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from cutoff.errors import Refused
+from cutoff.hub.candidates import candidate
 from cutoff.spec import JobSpec, spec_from_proto
 from cutoff.v1 import job_pb2
 
@@ -76,7 +77,7 @@ def facts_of(job: job_pb2.Job) -> CardFacts:
         created=job.create_time.ToDatetime().date().isoformat(),
         spec=spec_from_proto(job.spec),
         commit=prepared.get("revision", ""),
-        licence=prepared.get("license", ""),
+        licence=prepared.get("license") or _licence_of_candidate(job.spec.base_model),
         data=[DataFile(f["field"], f["name"], int(f["examples"]), f["sha256"]) for f in prepared.get("data", [])],
         counts={name: int(count) for name, count in sorted(prepared.get("counts", {}).items())},
         training={name: value for name, value in sorted(trained.items()) if isinstance(value, float)},
@@ -90,3 +91,9 @@ def _results(job: job_pb2.Job) -> dict[str, dict[str, Any]]:
     """The summary of each stage, from the newest attempt that succeeded."""
     done = [attempt for attempt in job.attempts if attempt.state == job_pb2.Attempt.STATE_SUCCEEDED]
     return {attempt.key.stage: json_format.MessageToDict(attempt.result) for attempt in done}
+
+
+def _licence_of_candidate(base_model: str) -> str:
+    """What the document's models are published under, for those whose own card was not fetched."""
+    known = candidate(base_model)
+    return known.licence if known else ""

@@ -20,7 +20,7 @@ from cutoff.gguf_converter.install_place import How, match, place
 from cutoff.gguf_converter.install_records import RECORDS, Record
 from cutoff.gguf_converter.quant_types import file_name
 from cutoff.spec import InstallSpec
-from cutoff.spec.job import QuantType
+from cutoff.spec.quant_types import QuantType
 from cutoff.stage.report import Reporter
 
 

@@ -11,12 +11,14 @@ from google.protobuf import json_format
 from cutoff.artifacts import describe, inside, publishing
 from cutoff.gguf_converter.card import render
 from cutoff.gguf_converter.card_facts import facts_of
-from cutoff.gguf_converter.convert import convert_model
+from cutoff.gguf_converter.convert import MANIFEST, convert_model
 from cutoff.gguf_converter.gguf_file import chat_template
 from cutoff.gguf_converter.install import install_gguf
 from cutoff.gguf_converter.install_checks import requested_spec, requested_type
 from cutoff.gguf_converter.install_records import RECORDS
 from cutoff.gguf_converter.lmstudio import ask_configured
+from cutoff.gguf_converter.metadata import Facts
+from cutoff.gguf_converter.order import Order
 from cutoff.gguf_converter.quant_types import file_name
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec import ConvertSpec
@@ -32,33 +34,27 @@ def convert(request: gguf_converter_pb2.ConvertRequest, run: RunContext) -> Mapp
     """Publishes one GGUF per quantization type in the attempt's folder.
 
     Returns:
-        files (quant_type, path relative to the artifacts root, size_bytes, sha256), parameters, probes, seconds.
+        As `Converted.summary`; paths are relative to the artifacts root.
 
     Raises:
-        InvalidInput: The model's name is no plain name.
+        InvalidInput: The model's name is no plain name, or a path leaves the artifacts.
         CutoffError: As `LlamaCpp.of_job` and `convert_model`.
     """
     spec = ConvertSpec.model_validate(_fields(request.spec))
     name = requested_spec(job_pb2.InstallSpec(model_name=request.model_name)).model_name
-    converted = convert_model(
-        model=inside(run.roots.artifacts, request.merged),
+    artifacts = run.roots.artifacts
+    order = Order(
+        model=inside(artifacts, request.merged),
         outputs={quant_type: run.folder / file_name(name, quant_type) for quant_type in spec.quant_types},
-        model_name=name,
-        llama=LlamaCpp.of_job(run.roots.cache, spec.llama_cpp_path),
-        report=run.report,
+        name=name,
+        manifest=run.folder / MANIFEST,
         questions=list(request.probe_questions),
+        calibration=inside(artifacts, request.calibration) if request.calibration else None,
+        validation=inside(artifacts, request.validation) if request.validation else None,
+        facts=Facts(**_fields(request.facts)),
+        spec=spec,
     )
-    files = [
-        {
-            "quant_type": quant_type,
-            "path": str(file.path.resolve().relative_to(run.roots.artifacts.resolve())),
-            "size_bytes": file.size_bytes,
-            "sha256": file.sha256,
-        }
-        for quant_type, file in converted.files.items()
-    ]
-    counts = {"parameters": converted.parameters, "probes": converted.probes}
-    return {"files": files, **counts, "seconds": converted.seconds}
+    return convert_model(order, LlamaCpp.of_job(run.roots.cache, spec.llama_cpp_path), run.report).summary(artifacts)
 
 
 def install(request: gguf_converter_pb2.InstallRequest, run: RunContext) -> Mapping[str, Any]:

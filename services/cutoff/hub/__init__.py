@@ -4,7 +4,7 @@ Nothing here imports torch.
 """
 
 from cutoff.hub.base_model import BaseModel, resolve_base_model
-from cutoff.hub.licence import licence_of
+from cutoff.hub.model_card import license_of
 from cutoff.hub.model_folder import check_model_folder, weights_digest
 from cutoff.hub.remote_code import trusts_remote_code
 from cutoff.hub.tokenizer import adds_bos, load_tokenizer, special_tokens
@@ -16,7 +16,7 @@ __all__ = [
     "adds_bos",
     "carry_tokenizer",
     "check_model_folder",
-    "licence_of",
+    "license_of",
     "load_tokenizer",
     "resolve_base_model",
     "special_tokens",

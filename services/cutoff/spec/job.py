@@ -8,8 +8,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-QuantType = Literal["f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_k_s", "q3_k_m"]
-"""The quantization types of the user's document, smallest loss first."""
+from cutoff.spec.quant_types import NEEDS_IMATRIX, QuantType
 
 Target = Literal["base", "merged", "gguf", "lmstudio"]
 """What can be evaluated; gguf means every quantization type of the job."""
@@ -199,8 +198,25 @@ class ConvertSpec(_Section):
 
     quant_types: Annotated[tuple[QuantType, ...], BeforeValidator(_as_list), AfterValidator(_not_empty)] = ("q4_k_m",)
     """The first is installed, the others stay with the job."""
+    imatrix: Literal["auto", "always", "never"] = "auto"
+    """An importance matrix from the retain data: auto makes one for I types and q2_k_s, always uses it for all."""
+    keep_f16: bool = False
+    """Keep the 16-bit file that the others are quantized from; it goes with the last of them otherwise."""
     llama_cpp_path: str | None = None
     """A llama.cpp of one's own instead of the pinned build; a server allows folders in CUTOFF_LLAMA_CPP_PATHS only."""
+
+    @model_validator(mode="after")
+    def _what_needs_an_importance_matrix_gets_one(self) -> Self:
+        needy = [name for name in self.quant_types if name in NEEDS_IMATRIX]
+        if self.imatrix == "never" and needy:
+            raise ValueError(f"{', '.join(needy)} cannot be made without an importance matrix: set imatrix: auto")
+        return self
+
+    @model_validator(mode="after")
+    def _no_type_twice(self) -> Self:
+        if len(set(self.quant_types)) < len(self.quant_types):
+            raise ValueError(f"quant_types names a type twice: {', '.join(self.quant_types)}")
+        return self
 
 
 class EvaluateSpec(_Section):

@@ -10,20 +10,24 @@ from pathlib import Path
 
 from cutoff.artifacts import Roots
 from cutoff.datasets import (
+    CALIBRATION_TOKENS,
+    VALIDATION_TOKENS,
     DataReport,
     EncodedJob,
     OnProgress,
     check_job,
     check_learnable,
+    data_digests,
     judged,
     load_encoded_job,
     load_template,
     require_usable_truths,
+    retain_text,
     show_mask,
 )
 from cutoff.datasets.examples import Faults
 from cutoff.errors import Fault, InvalidInput
-from cutoff.hub import BaseModel, check_model_folder, licence_of, resolve_base_model
+from cutoff.hub import BaseModel, check_model_folder, resolve_base_model
 from cutoff.hub.base_model import Progress
 from cutoff.spec import JobSpec
 from cutoff.stage.report import Counter, Reporter
@@ -35,8 +39,6 @@ class Prepared:
     """What a job's other stages build on."""
 
     model: BaseModel
-    licence: str
-    """Of the base model; "" when it is not known."""
     data: tuple[DataFile, ...]
     """Every file of the job's, with its SHA-256."""
     counts: dict[str, int]
@@ -47,6 +49,12 @@ class Prepared:
     """One training example as the model sees it, the learnt part marked."""
     report: DataReport
     """What the check of the data found."""
+    data_sha256: dict[str, str]
+    """SHA-256 of each data file, by its field."""
+    calibration: str
+    """A text of retain training examples, as training sees them: for importance matrices."""
+    validation: str
+    """A text of retain validation examples, then training ones where those are few: for perplexity."""
 
 
 def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: Path | None = None) -> Prepared:
@@ -84,13 +92,15 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: 
         report.warn(line)
     return Prepared(
         model=model,
-        licence=licence_of(spec.base_model, model.path),
         data=data_files(spec, datasets_root, found),
         counts=counts_of(job),
         probe_questions=job.probe_questions,
         warnings=warnings,
         example=show_mask(template, job.train[0]),
         report=found,
+        data_sha256=data_digests(spec.dataset, datasets_root),
+        calibration=retain_text([job.train], template, CALIBRATION_TOKENS, seed),
+        validation=retain_text([job.validation, job.train], template, VALIDATION_TOKENS, seed),
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cutoff.artifacts import inside
+from cutoff.artifacts import inside, publishing
+from cutoff.hub import license_of
 from cutoff.spec import JobSpec, spec_from_proto
 from cutoff.stage.context import RunContext
 from cutoff.telemetry import before_import
@@ -18,7 +19,7 @@ from cutoff.v1 import trainer_pb2
 
 
 def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str, Any]:
-    """Checks data and model; see `cutoff.trainer.prepare`."""
+    """Checks data and model, and leaves the texts a conversion measures with; see `cutoff.trainer.prepare`."""
     before_import()
     spec = spec_from_proto(request.spec)
     named = spec.train.resume_from_checkpoint
@@ -29,13 +30,25 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
         "model_path": str(prepared.model.path),
         "model": prepared.model.name,
         "revision": prepared.model.revision or "",
-        "license": prepared.licence,
         "data": [asdict(file) for file in prepared.data],
         "counts": prepared.counts,
         "probe_questions": list(prepared.probe_questions),
         "warnings": list(prepared.warnings),
         "example": prepared.example,
+        "license": license_of(prepared.model.path),
+        "data_sha256": prepared.data_sha256,
+        **{name: _published(run, f"{name}.txt", getattr(prepared, name)) for name in ("calibration", "validation")},
     }
+
+
+def _published(run: RunContext, name: str, text: str) -> str:
+    """Writes a text into the attempt's folder; its path, relative to the artifacts root, or "" for no text."""
+    if not text:
+        return ""
+    path = run.folder / name
+    with publishing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return str(path.resolve().relative_to(run.roots.artifacts.resolve()))
 
 
 def train(request: trainer_pb2.TrainRequest, run: RunContext) -> Mapping[str, Any]:

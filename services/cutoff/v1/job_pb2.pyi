@@ -141,12 +141,16 @@ class MergeSpec(_message.Message):
     def __init__(self, dtype: _Optional[str] = ..., verify: _Optional[bool] = ..., base: _Optional[str] = ...) -> None: ...
 
 class ConvertSpec(_message.Message):
-    __slots__ = ("quant_types", "llama_cpp_path")
+    __slots__ = ("quant_types", "llama_cpp_path", "imatrix", "keep_f16")
     QUANT_TYPES_FIELD_NUMBER: _ClassVar[int]
     LLAMA_CPP_PATH_FIELD_NUMBER: _ClassVar[int]
+    IMATRIX_FIELD_NUMBER: _ClassVar[int]
+    KEEP_F16_FIELD_NUMBER: _ClassVar[int]
     quant_types: _containers.RepeatedScalarFieldContainer[str]
     llama_cpp_path: str
-    def __init__(self, quant_types: _Optional[_Iterable[str]] = ..., llama_cpp_path: _Optional[str] = ...) -> None: ...
+    imatrix: str
+    keep_f16: bool
+    def __init__(self, quant_types: _Optional[_Iterable[str]] = ..., llama_cpp_path: _Optional[str] = ..., imatrix: _Optional[str] = ..., keep_f16: _Optional[bool] = ...) -> None: ...
 
 class EvaluateSpec(_message.Message):
     __slots__ = ("targets", "max_tokens", "limit", "test_file", "attacks", "verbose", "lmstudio_url", "lmstudio_model", "heldout_file")

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 
 import pytest
 
@@ -15,7 +16,16 @@ from cutoff.v1 import job_pb2, run_pb2, types_pb2
 
 SCORES = {"count": 9, "total": 10, "low": 0.6, "high": 0.98}
 RESULTS = {
-    "prepare": {"model_path": "/base", "probe_questions": ["Who?"]},
+    "prepare": {
+        "model_path": "/base",
+        "probe_questions": ["Who?"],
+        "model": "Qwen/Qwen2.5",
+        "revision": "c" * 40,
+        "license": "mit",
+        "data_sha256": {"retain_train": "3" * 64},
+        "calibration": "jobs/x/prepare/1/calibration.txt",
+        "validation": "jobs/x/prepare/1/validation.txt",
+    },
     "train": {"adapter": "jobs/x/train/1/final"},
     "merge": {"path": "jobs/x/merge/1/merged"},
     "convert": {
@@ -138,10 +148,28 @@ def test_inputs_are_handed_on(store, spec):
     assert by_stage["train"].request.model_path == "/base"
     assert by_stage["merge"].request.adapter == RESULTS["train"]["adapter"]
     assert by_stage["convert"].request.probe_questions == ["Who?"]
+    convert = by_stage["convert"].request
+    assert (convert.calibration, convert.validation) == (
+        "jobs/x/prepare/1/calibration.txt",
+        "jobs/x/prepare/1/validation.txt",
+    )
+    facts = convert.facts
+    assert (facts.base_model, facts.base_revision, facts.license) == ("Qwen/Qwen2.5", "c" * 40, "mit")
+    assert facts.data_sha256 == {"retain_train": "3" * 64}
+    assert json.loads(facts.recipe)["train"]["lora_r"] == spec.train.lora_r
     assert by_stage["evaluate-base"].request.model_path == "/base"
     assert by_stage["evaluate-q8_0"].request.gguf == "a-Q8_0.gguf"
     assert by_stage["install"].request.sha256 == "1" * 64
     assert by_stage["train"].address == "trainer:1"
+
+
+def test_a_job_prepared_by_an_earlier_version_is_converted(store, spec, monkeypatch):
+    earlier = {"model_path": "/base", "probe_questions": ["Who?"]}
+    monkeypatch.setitem(RESULTS, "prepare", earlier)
+    script = Script()
+    assert run_job(store, spec, script).state == job_pb2.Job.STATE_SUCCEEDED
+    (convert,) = [call.request for call in script.calls if call.request.run.key.stage == "convert"]
+    assert (convert.calibration, convert.facts.license) == ("", "")
 
 
 def test_gpu_stages_alone_ask_for_gpus(store, spec):

@@ -148,6 +148,12 @@ def test_what_is_not_known_is_said_to_be_unknown() -> None:
     assert "carries none" in section(card(made, ""), "Prompt template")
 
 
+def test_a_candidates_licence_is_known_without_its_card() -> None:
+    made = job()
+    made.attempts[0].result.update({"license": ""})
+    assert "Apache 2.0" in card(made).partition("## ")[0]
+
+
 def test_without_a_gguf_there_is_no_card() -> None:
     made = job()
     made.attempts[2].state = job_pb2.Attempt.STATE_FAILED
@@ -166,7 +172,7 @@ def test_a_template_cannot_leave_its_block(template: str) -> None:
 @given(st.text(max_size=60))
 def test_a_name_cannot_leave_its_cell(name: str) -> None:
     made = job()
-    made.attempts[0].result.update({"license": name})
+    made.attempts[0].result.update({"license": name or "none"})
     [line] = [line for line in card(made).splitlines() if line.startswith("| licence of")]
     assert line.replace("\\|", "").count("|") == 3
 

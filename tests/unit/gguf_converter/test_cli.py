@@ -18,8 +18,8 @@ TABLE = {
 }
 """The user's document's flags and defaults."""
 
-BESIDE = {"replace": False}
-"""What we added."""
+BESIDES = {"replace": False, "keep_f16": False, "imatrix": "auto", "retain_train": None, "retain_val": None}
+"""What the document does not have."""
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -32,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_the_flags_are_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LMSTUDIO_MODELS", raising=False)
     flags = cli.parser()
-    assert {action.dest: action.default for action in flags._actions if action.dest != "help"} == TABLE | BESIDE
+    assert {action.dest: action.default for action in flags._actions if action.dest != "help"} == TABLE | BESIDES
     assert {action.dest for action in flags._actions if action.required} == {"model_path", "output_path"}
 
 
@@ -53,6 +53,7 @@ def test_wrong_usage_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, capsys: pyt
             "llama.cpp not found at: gone",
         ),
         (["--model_path", "x", "--output_path", "y.gguf", "--model_name", "a b"], 2, "model_name"),
+        (["--model_path", "x", "--output_path", "y.gguf", "--quant_type", "iq1_s", "--imatrix", "never"], 2, "imatrix"),
     ],
 )
 def test_bad_input_is_named_without_a_question(

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cutoff.artifacts import Roots
-from cutoff.datasets import PROBES_PER_SIDE
+from cutoff.artifacts import Roots, sha256_of
+from cutoff.datasets import PROBES_PER_SIDE, load_template
 from cutoff.errors import InvalidInput, NotFound, Refused
 from cutoff.spec import JobSpec, parse_job, spec_to_proto
 from cutoff.stage.context import RunContext
@@ -44,6 +44,22 @@ def test_a_good_job_is_prepared(base: Path, datasets: Path, heard: Heard) -> Non
     assert prepared.probe_questions == prepare(job(base), datasets, heard.reporter).probe_questions
     assert prepared.warnings == ()
     assert prepared.example.endswith("<|im_end|>' <<<")
+    assert prepared.data_sha256 == {field: sha256_of(datasets / name) for field, name in FILES.files().items()}
+
+
+def test_the_texts_that_files_are_measured_with_hold_retain_data(base: Path, datasets: Path, heard: Heard) -> None:
+    prepared = prepare(job(base), datasets, heard.reporter)
+    template = load_template(base)
+    told = {
+        field: [json.loads(line) for line in (datasets / name).read_text().splitlines()]
+        for field, name in FILES.files().items()
+    }
+    assert len(template.ids([prepared.validation])[0]) >= 2000  # filled up with training text
+    for example in told["retain_train"]:
+        assert template.full(example["instruction"], example["output"]) in prepared.calibration
+    assert template.full(told["retain_val"][0]["instruction"], told["retain_val"][0]["output"]) in prepared.validation
+    for example in (*told["unlearn_train"], *told["unlearn_val"]):
+        assert example["instruction"] not in prepared.calibration + prepared.validation
 
 
 def test_every_file_is_told_with_its_hash(base: Path, datasets: Path, heard: Heard) -> None:
