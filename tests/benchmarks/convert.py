@@ -25,8 +25,9 @@ from pathlib import Path
 
 from cutoff.artifacts import Roots, sha256_of
 from cutoff.datasets import load_template
-from cutoff.gguf_converter.convert import Converted, convert_model
+from cutoff.gguf_converter.convert import convert_model
 from cutoff.gguf_converter.order import Order
+from cutoff.gguf_converter.record import Converted
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec.quant_types import QuantType
 from cutoff.stage.report import silent

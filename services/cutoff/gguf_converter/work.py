@@ -8,11 +8,12 @@ from typing import Any
 from google.protobuf import json_format
 
 from cutoff.artifacts import inside
-from cutoff.gguf_converter.convert import MANIFEST, convert_model
+from cutoff.gguf_converter.convert import convert_model
 from cutoff.gguf_converter.install import RECORDS, install_gguf, requested_spec
 from cutoff.gguf_converter.metadata import Facts
 from cutoff.gguf_converter.order import Order
 from cutoff.gguf_converter.quant_types import file_name
+from cutoff.gguf_converter.record import MANIFEST
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec import ConvertSpec
 from cutoff.spec.quant_types import QuantType
