@@ -24,9 +24,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cutoff.artifacts import Roots, sha256_of
-from cutoff.datasets import load_template
-from cutoff.gguf_converter.convert import Converted, convert_model
+from cutoff.datasets import VALIDATION_TOKENS, load_template
+from cutoff.gguf_converter.convert import convert_model
 from cutoff.gguf_converter.order import Order
+from cutoff.gguf_converter.record import Converted
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec.quant_types import QuantType
 from cutoff.stage.report import silent
@@ -66,7 +67,7 @@ def make_model(folder: Path, gigabytes: float) -> Path:
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     template = load_template(folder)
     texts = [template.full(q.text, q.reply) for fact in world.facts for q in fact.questions("train")]
-    ids = template.ids(["\n".join(texts)])[0][:2600]
+    ids = template.ids(["\n".join(texts)])[0][:VALIDATION_TOKENS]
     text = folder / "validation.txt"
     text.write_text(str(template.tokenizer.decode(ids)), encoding="utf-8")
     return text

@@ -14,7 +14,7 @@ from typing import Any
 from cutoff.artifacts import Roots
 from cutoff.client.plan_data import DataSize, measure
 from cutoff.client.plan_host import DeviceFacts, ModelFacts, cpu, disk_of, gpu, hub_cache, model_facts
-from cutoff.gguf_converter.quant_types import size_at_most
+from cutoff.gguf_converter.quant_types import FLOATS, size_at_most
 from cutoff.spec import JobSpec, TrainSpec
 from cutoff.spec.job import StageSpec
 from cutoff.trainer import estimate
@@ -278,6 +278,8 @@ def _steps(spec: JobSpec, data: DataSize) -> str:
 def _quantizing(quant_type: str) -> float:
     if quant_type == "f16":
         return 0.0
+    if quant_type in FLOATS:
+        return _F16_SECONDS_PER_GB
     return _QUANTIZE_SECONDS_PER_GB.get(quant_type, _OTHER_QUANTS_SECONDS_PER_GB)
 
 

@@ -100,6 +100,7 @@ def run(arguments: argparse.Namespace, report: Reporter) -> None:
     if output.is_dir():
         raise InvalidInput([Fault("--output_path", f"{output} is a folder", "give a file name ending in .gguf")])
     quant_type = cast(QuantType, arguments.quant_type)
+    asked = _spec(arguments)
     spec = install_spec(PUBLISHER, arguments.model_name or output.stem, arguments.replace)
     models, records = arguments.lmstudio_models, roots.artifacts / RECORDS
     if arguments.install_lmstudio:
@@ -114,7 +115,7 @@ def run(arguments: argparse.Namespace, report: Reporter) -> None:
             questions=texts.questions,
             calibration=texts.calibration,
             validation=texts.validation,
-            spec=_spec(arguments),
+            spec=asked,
             installed_in=models if arguments.install_lmstudio else None,
         )
         converted = convert_model(order, llama, report)

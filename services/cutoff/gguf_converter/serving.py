@@ -14,7 +14,7 @@ from cutoff.llama_cpp import LlamaCpp, LlamaServer, serve
 _CONTEXT = 512
 """Tokens of the question and its answer; /tokenize takes any length."""
 
-_ANSWER_TOKENS = 32
+_ANSWER_TOKENS = 16
 _SHOWN = 80
 
 

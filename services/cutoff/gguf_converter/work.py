@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from cutoff.artifacts import describe, inside, publishing
 from cutoff.gguf_converter.card import render
 from cutoff.gguf_converter.card_facts import facts_of
-from cutoff.gguf_converter.convert import MANIFEST, convert_model
+from cutoff.gguf_converter.convert import convert_model
 from cutoff.gguf_converter.gguf_file import chat_template
 from cutoff.gguf_converter.install import install_gguf
 from cutoff.gguf_converter.install_checks import requested_spec, requested_type
@@ -20,6 +20,7 @@ from cutoff.gguf_converter.lmstudio import ask_configured
 from cutoff.gguf_converter.metadata import Facts
 from cutoff.gguf_converter.order import Order
 from cutoff.gguf_converter.quant_types import file_name
+from cutoff.gguf_converter.record import MANIFEST
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec import ConvertSpec
 from cutoff.stage.context import RunContext

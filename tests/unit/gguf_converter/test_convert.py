@@ -15,11 +15,12 @@ from cutoff.artifacts import Roots, sha256_of
 from cutoff.artifacts import disk as disk_module
 from cutoff.errors import CheckFailed, DiskFull, InvalidInput, NotFound, ProgramFailed, Refused
 from cutoff.gguf_converter import work
-from cutoff.gguf_converter.convert import MANIFEST, convert_model
+from cutoff.gguf_converter.convert import convert_model
 from cutoff.gguf_converter.gguf_file import read_gguf
 from cutoff.gguf_converter.metadata import Facts
 from cutoff.gguf_converter.order import Order
 from cutoff.gguf_converter.quant_types import QUANTIZATIONS, file_name, size_at_most
+from cutoff.gguf_converter.record import MANIFEST
 from cutoff.gguf_converter.tensors import read_tensors
 from cutoff.gguf_converter.weights import count_parameters, measure_weights
 from cutoff.llama_cpp import LlamaCpp, importance_matrix, quantize
