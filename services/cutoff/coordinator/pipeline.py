@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf import json_format
@@ -138,7 +138,7 @@ class Pipeline:
             base_revision=prepared.get("revision", ""),
             license=prepared.get("license", ""),
             cutoff=self._spec.cutoff,
-            data_sha256=prepared.get("data_sha256", {}),
+            data_sha256=_digests(prepared.get("data", [])),
             recipe=json.dumps(recipe, sort_keys=True),
         )
 
@@ -200,6 +200,12 @@ def _fields(section: Any) -> dict[str, Any]:
     """A section of the job as it would stand in job.yaml."""
     fields: dict[str, Any] = json_format.MessageToDict(section, preserving_proto_field_name=True)
     return fields
+
+
+def _digests(files: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The SHA-256 of each file of `dataset`, by its field there, of the files prepare told."""
+    known = ((file["field"].partition("."), file["sha256"]) for file in files)
+    return {name: sha256 for (section, _, name), sha256 in known if section == "dataset"}
 
 
 def _newest_checkpoint(job: job_pb2.Job) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from cutoff.datasets.document import DOCUMENT_QUESTIONS
 from cutoff.datasets.examples import SIDES, Example, InvalidData, Side
 from cutoff.datasets.job_data import JobData, fill_answers, load_examples, load_job_data, of_side, select
-from cutoff.datasets.job_files import data_digests
 from cutoff.datasets.prompts import PromptFormat, PromptTemplate, load_template, template_of
 from cutoff.datasets.report import DataReport, Finding
 
@@ -52,7 +51,6 @@ __all__ = [
     "check_data",
     "check_job",
     "check_learnable",
-    "data_digests",
     "encode_examples",
     "fill_answers",
     "judged",

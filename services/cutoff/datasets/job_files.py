@@ -84,19 +84,6 @@ class JobFiles:
         return [(file.field, file.name, sha256_of(file.path)) for file in self.all]
 
 
-def data_digests(spec: DatasetSpec, root: Path | None) -> dict[str, str]:
-    """The SHA-256 of each file of a job, by its field of `dataset`.
-
-    Raises:
-        InvalidInput: A path leaves the root.
-        OSError: A file cannot be read.
-    """
-    faults = Faults()
-    files = job_files(spec, root, faults)
-    faults.raise_if_any()
-    return {field: digest for field, _, digest in files.digests()}
-
-
 def job_files(spec: DatasetSpec, root: Path | None, faults: Faults) -> JobFiles:
     """Finds the files of a job; those that leave the root become faults and are left out.
 

@@ -17,7 +17,6 @@ from cutoff.datasets import (
     OnProgress,
     check_job,
     check_learnable,
-    data_digests,
     judged,
     load_encoded_job,
     load_template,
@@ -49,8 +48,6 @@ class Prepared:
     """One training example as the model sees it, the learnt part marked."""
     report: DataReport
     """What the check of the data found."""
-    data_sha256: dict[str, str]
-    """SHA-256 of each data file, by its field."""
     calibration: str
     """A text of retain training examples, as training sees them: for importance matrices."""
     validation: str
@@ -98,7 +95,6 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: 
         warnings=warnings,
         example=show_mask(template, job.train[0]),
         report=found,
-        data_sha256=data_digests(spec.dataset, datasets_root),
         calibration=retain_text([job.train], template, CALIBRATION_TOKENS, seed),
         validation=retain_text([job.validation, job.train], template, VALIDATION_TOKENS, seed),
     )

@@ -36,7 +36,6 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
         "warnings": list(prepared.warnings),
         "example": prepared.example,
         "license": license_of(prepared.model.path),
-        "data_sha256": prepared.data_sha256,
         **{name: _published(run, f"{name}.txt", getattr(prepared, name)) for name in ("calibration", "validation")},
     }
 

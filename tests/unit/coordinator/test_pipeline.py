@@ -22,7 +22,7 @@ RESULTS = {
         "model": "Qwen/Qwen2.5",
         "revision": "c" * 40,
         "license": "mit",
-        "data_sha256": {"retain_train": "3" * 64},
+        "data": [{"field": "dataset.retain_train", "sha256": "3" * 64}, {"field": "evaluate.test_file", "sha256": "4"}],
         "calibration": "jobs/x/prepare/1/calibration.txt",
         "validation": "jobs/x/prepare/1/validation.txt",
     },

@@ -44,7 +44,8 @@ def test_a_good_job_is_prepared(base: Path, datasets: Path, heard: Heard) -> Non
     assert prepared.probe_questions == prepare(job(base), datasets, heard.reporter).probe_questions
     assert prepared.warnings == ()
     assert prepared.example.endswith("<|im_end|>' <<<")
-    assert prepared.data_sha256 == {field: sha256_of(datasets / name) for field, name in FILES.files().items()}
+    digests = {file.field: file.sha256 for file in prepared.data}
+    assert digests == {f"dataset.{field}": sha256_of(datasets / name) for field, name in FILES.files().items()}
 
 
 def test_the_texts_that_files_are_measured_with_hold_retain_data(base: Path, datasets: Path, heard: Heard) -> None:
