@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,9 @@ from torch.nn import functional
 from cutoff.datasets import DOCUMENT_QUESTIONS, PromptTemplate
 from cutoff.errors import CheckFailed
 from cutoff.hub import PROBE_QUESTIONS
+from cutoff.merger.loading import load_adapted, load_model
+from cutoff.merger.verified import Verified
+from cutoff.stage.report import Counter
 
 FIRST_PROMPT = "What is 2+2?"
 DOCUMENT_PROMPTS = (FIRST_PROMPT, *DOCUMENT_QUESTIONS)
@@ -35,18 +37,45 @@ TOLERANCE = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 1e-2}
 _RESPONSE_TOKENS, _RESPONSE_SHOWN = 50, 100
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """How near the merged model is to base plus adapter."""
+def verify(
+    base: Path,
+    adapter: Path,
+    merged: Path,
+    template: PromptTemplate,
+    dtype: str,
+    working: torch.dtype,
+    device: str,
+    loaded: Counter,
+) -> Verified:
+    """Compares a merged model with base and adapter; one model is in memory at a time.
 
-    prompts: int
-    max_logit_difference: float
-    kl: float
-    """Mean KL divergence in nats per token, of the merged model from base plus adapter."""
-    adapter_kl: float
-    """The same of the base alone: how much the adapter changes. Rounding must be far below it."""
-    response: str
-    """What the merged model answers to FIRST_PROMPT."""
+    All logits are computed in the type that was merged in: they differ by the rounding of the weights alone.
+
+    Args:
+        base: The base model's folder.
+        adapter: The adapter's folder.
+        merged: The merged model's folder, as it is on the disk.
+        template: Renders the prompts.
+        dtype: The merged model's type: what is tolerated.
+        working: The type of all three while they are compared.
+        device: Where to.
+        loaded: Hears how many models were asked.
+
+    Raises:
+        CheckFailed: They differ by more than rounding explains.
+    """
+    prompts = [template.prompt_ids(question) for question in probe_prompts(adapter)]
+    model = load_adapted(base, adapter, working, device)
+    wanted = last_logits(model, prompts)
+    with model.disable_adapter():
+        untrained = last_logits(model, prompts)
+    del model
+    loaded.at(1)
+    reloaded = load_model(merged, working, device)
+    difference, kl = compare(wanted, last_logits(reloaded, prompts), dtype)
+    response = respond(reloaded, template)
+    loaded.at(2)
+    return Verified(len(prompts), difference, kl, divergence(wanted, untrained), response)
 
 
 def probe_prompts(adapter: Path) -> list[str]:
