@@ -109,16 +109,26 @@ def strange_to_streaming(adapter: Adapter) -> Iterator[str]:
 
 
 def _is_target(config: Mapping[str, Any], module: str) -> bool:
-    if config.get("ensure_weight_tying") and f"{module}.weight" in (EMBEDDING, OUTPUT):
-        return True  # peft names one of the two, and puts the same adapter on both
+    if _is_kept_tied(config, f"{module}.weight"):
+        return True
     targets = config.get("target_modules")
     if isinstance(targets, str):
         return targets == "all-linear" or re.fullmatch(targets, module) is not None
     return any(module == target or module.endswith(f".{target}") for target in targets or ())
 
 
+def _is_kept_tied(config: Mapping[str, Any], name: str) -> bool:
+    """Whether it is one of two embeddings that training kept the same: peft names one of them, and stores both."""
+    return bool(config.get("ensure_weight_tying")) and name in (EMBEDDING, OUTPUT)
+
+
 def _is_saved(config: Mapping[str, Any], name: str) -> bool:
-    return any(re.match(rf"(^|.*\.){module}($|\..*)", name) for module in config.get("modules_to_save") or ())
+    """Whether a tensor lies in a module that peft trained as a whole: one whose name ends with what was asked for."""
+    if _is_kept_tied(config, name):
+        return True
+    steps = name.split(".")
+    inside = [".".join(steps[:depth]) for depth in range(1, len(steps))]
+    return any(module.endswith(saved) for saved in config.get("modules_to_save") or () for module in inside)
 
 
 def _is_trained_bias(config: Mapping[str, Any], name: str) -> bool:

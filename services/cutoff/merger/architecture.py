@@ -1,4 +1,4 @@
-"""The decoders whose checkpoints are merged tensor by tensor: which tensors they consist of, in which order.
+"""The decoders whose checkpoints are merged tensor by tensor: which tensors they consist of.
 
 In these a tensor's name in the file is its place in the module tree, nothing is packed or renamed when transformers
 loads and saves it, and only the two embeddings may be one. A test builds each and compares.
@@ -35,7 +35,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "qwen3": (*_ATTENTION, *_HEAD_NORMS, *_FEED_FORWARD, *_NORMS),
     "smollm3": _PLAIN,
 }
-"""The tensors of one layer by model_type, in the order of the module tree; a linear layer may have a bias beside."""
+"""The tensors of one layer by model_type; a linear layer may have a bias beside."""
 
 TIED = frozenset({"gemma", "gemma2", "gemma3_text", "smollm3"})
 """Whose output embedding is the input embedding where the configuration says nothing."""
@@ -62,20 +62,9 @@ def missing(config: Mapping[str, Any], names: Collection[str]) -> list[str]:
 
 def unknown(config: Mapping[str, Any], names: Collection[str]) -> list[str]:
     """The tensors of a checkpoint that its known decoder has no place for."""
-    places = set(in_order(config, names))
-    return sorted(name for name in names if name not in places)
-
-
-def in_order(config: Mapping[str, Any], names: Collection[str]) -> list[str]:
-    """The tensors among `names` that the decoder has a place for, in the order in which transformers saves them."""
     layers = range(int(config["num_hidden_layers"]))
-    wanted = (
-        EMBEDDING,
-        *(f"model.layers.{number}.{name}" for number in layers for name in _with_biases(config)),
-        _NORM,
-        OUTPUT,
-    )
-    return [name for name in wanted if name in names]
+    places = {f"model.layers.{number}.{name}" for number in layers for name in _with_biases(config)}
+    return sorted(set(names) - places - {EMBEDDING, _NORM, OUTPUT})
 
 
 def _with_biases(config: Mapping[str, Any]) -> Iterator[str]:

@@ -63,14 +63,14 @@ def write_model(
 
     Args:
         folder: Where to; it exists.
-        tensors: What is written, in the order of the module tree.
+        tensors: What is written.
         chunks: Gives each tensor's content when its turn comes.
         shard_bytes: The largest file; a single larger tensor gets a file of its own.
 
     Returns:
         The SHA-256 of each file that was written, by its name.
     """
-    sizes = {tensor.name: tensor.size_bytes for tensor in tensors}
+    sizes = {tensor.name: tensor.size_bytes for tensor in sorted(tensors, key=_place)}
     split = split_state_dict_into_shards_factory(
         sizes,
         get_storage_size=lambda size: size,
@@ -87,6 +87,11 @@ def write_model(
         content = {"metadata": total, "weight_map": split.tensor_to_filename}
         (folder / INDEX).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return digests
+
+
+def _place(tensor: Written) -> list[tuple[int, int, str]]:
+    """The order in which transformers fills files: by name, numbers as numbers."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in tensor.name.split(".")]
 
 
 def _write_file(path: Path, tensors: Sequence[Written], chunks: Chunks) -> str:

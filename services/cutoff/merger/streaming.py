@@ -28,7 +28,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """Every tensor of a merged model, in the order of the module tree."""
+    """Every tensor of a merged model."""
 
     sources: Mapping[str, Source]
     tied: bool
@@ -72,11 +72,10 @@ def plan_stream(
     touched = {f"{module}.weight" for module in adapter.pairs} | set(adapter.replaced)
     embeddings = {architecture.EMBEDDING, architecture.OUTPUT}
     separated = tied and bool(touched & embeddings) and not adapter.config.get("ensure_weight_tying")
-    names = architecture.in_order(config, base.keys())
     if tied and not separated:
-        names.remove(architecture.OUTPUT)
+        del base[architecture.OUTPUT]
     reader = _Reader(files, target)
-    sources = {name: _source(name, base[name], adapter, reader) for name in names}
+    sources = {name: _source(name, stored, adapter, reader) for name, stored in base.items()}
     return StreamPlan(sources, tied and not separated)
 
 
