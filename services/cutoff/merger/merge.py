@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +17,9 @@ from typing import Any, Literal
 import torch
 
 from cutoff.artifacts import describe, publishing_folder, require_space, size_on_disk
-from cutoff.datasets import PromptTemplate, load_template
+from cutoff.datasets import PromptTemplate
 from cutoff.errors import AlreadyExists, Fault, InvalidInput, OutOfMemory
-from cutoff.hub import BaseModel, carry_tokenizer, check_model_folder, load_tokenizer, tokenizer_files
+from cutoff.hub import BaseModel, carry_tokenizer, check_model_folder
 from cutoff.merger import architecture
 from cutoff.merger.adapter import Adapter, read_adapter
 from cutoff.merger.checkpoint import OpenFiles, Tensors, read_checkpoint
@@ -26,6 +27,7 @@ from cutoff.merger.fit import fit_faults
 from cutoff.merger.settings import carry_generation_config, write_config
 from cutoff.merger.shards import TYPES
 from cutoff.merger.streaming import plan_stream, reasons_against, stream
+from cutoff.merger.tokenizer import Tokenizer, load_merged_tokenizer
 from cutoff.merger.verified import Verified
 from cutoff.stage.report import Reporter
 from cutoff.telemetry import quiet_libraries
@@ -72,8 +74,6 @@ class _Parts:
     tensors: Tensors
     adapter: Adapter
     peft_because: list[str]
-    template: PromptTemplate
-    tokenizer_folder: Path
 
 
 def merge(plan: MergePlan, report: Reporter, say: Callable[[str], None] | None = None) -> MergeResult:
@@ -95,14 +95,23 @@ def merge(plan: MergePlan, report: Reporter, say: Callable[[str], None] | None =
     started = time.monotonic()
     if plan.output.exists():
         raise AlreadyExists(f"{plan.output} is there already", "choose another output folder, or remove it")
-    parts = _read(plan, report)
+    hashed: dict[str, str] = {}
     try:
-        with (
-            quiet_libraries(lambda line: report.log(line, "DEBUG")),
-            publishing_folder(plan.output) as partial,
-        ):
-            _merge_into(partial, plan, parts, report)
-            verified = _verify(partial, plan, parts, report, say or report.log) if plan.verify else None
+        with ThreadPoolExecutor(1) as beside:
+            # Both need transformers, whose import takes as long as merging a gigabyte: they are done beside that.
+            checking = beside.submit(check_model_folder, plan.base.path)
+            loading = beside.submit(load_merged_tokenizer, plan.adapter, plan.base.path)
+            parts = _read(plan, checking, loading)
+            with publishing_folder(plan.output, hashed) as partial:
+                hashed |= _write_weights(partial, plan, parts, loading, report)
+                checking.result()
+                tokenizer = loading.result()
+                _complete(partial, plan, tokenizer, report)
+                verified = (
+                    _verify(partial, plan, parts, tokenizer.template, report, say or report.log)
+                    if plan.verify
+                    else None
+                )
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemory(f"{plan.base.name} does not fit into memory", "merge on a machine with more of it") from error
     published = describe(plan.output)
@@ -112,49 +121,80 @@ def merge(plan: MergePlan, report: Reporter, say: Callable[[str], None] | None =
     return MergeResult(plan.output, plan.dtype, published.size_bytes, seconds, method, parts.peft_because, verified)
 
 
-def _read(plan: MergePlan, report: Reporter) -> _Parts:
-    """Reads headers and tokenizer, and refuses what does not belong together or has no room."""
-    check_model_folder(plan.base.path)
-    config = json.loads((plan.base.path / "config.json").read_text("utf-8"))
-    tensors = read_checkpoint(plan.base.path)
-    adapter = read_adapter(plan.adapter)
-    because = reasons_against(adapter, config, tensors)
-    faults = list(fit_faults(adapter, plan.base, config, tensors, plain=not because))
+def _read(plan: MergePlan, folder_check: Future[None], tokenizer: Future[Tokenizer]) -> _Parts:
+    """Reads headers, and refuses what does not belong together or has no room.
+
+    Raises:
+        InvalidInput: With all faults, those of the tokenizer too.
+    """
+    faults: list[Fault] = []
+    try:
+        config = json.loads((plan.base.path / "config.json").read_text("utf-8"))
+        tensors = read_checkpoint(plan.base.path)
+        adapter = read_adapter(plan.adapter)
+        because = reasons_against(adapter, config, tensors)
+        faults += fit_faults(adapter, plan.base, config, tensors, plain=not because)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        folder_check.result()  # names what is wrong with the folder's files
+        raise
+    except InvalidInput as error:
+        folder_check.result()
+        faults += error.faults
     if faults:
-        raise InvalidInput(faults)
-    template, folder = _tokenizer(plan, tensors, report)
+        raise InvalidInput([*_faults_of(tokenizer), *faults])
     needed = sum(stored.parameters for stored in tensors.values()) * TYPES[_STORED[plan.dtype]].itemsize
     require_space(plan.output.parent, needed, f"merging into {plan.base.name}")
-    return _Parts(config, tensors, adapter, because, template, folder)
+    return _Parts(config, tensors, adapter, because)
 
 
-def _merge_into(folder: Path, plan: MergePlan, parts: _Parts, report: Reporter) -> None:
-    """Fills a folder with weights, configuration and tokenizer."""
+def _faults_of(tokenizer: Future[Tokenizer]) -> tuple[Fault, ...]:
+    """The faults that ended it, if it ended in faults."""
+    error = tokenizer.exception()
+    if isinstance(error, InvalidInput):
+        return error.faults
+    if error:
+        raise error
+    return ()
+
+
+def _write_weights(
+    folder: Path, plan: MergePlan, parts: _Parts, loading: Future[Tokenizer], report: Reporter
+) -> dict[str, str]:
+    """Writes weights and configuration; returns the SHA-256 of files by name, where they are known."""
     started = time.monotonic()
+    hashed: dict[str, str] = {}
     if parts.peft_because:
         from cutoff.merger.with_peft import merge_with_peft
 
         report.warn(f"peft merges, with the whole model in memory: {'; '.join(parts.peft_because)}")
-        with report.phase("merging", "model", 1) as models:
-            merge_with_peft(
-                plan.base.path,
-                plan.adapter,
-                folder,
-                working_type(parts.tensors, plan.dtype),
-                TYPES[_STORED[plan.dtype]],
-            )
+        working = working_type(parts.tensors, plan.dtype)
+        with report.phase("merging", "model", 1) as models, quiet_libraries(lambda line: report.log(line, "DEBUG")):
+            merge_with_peft(plan.base.path, plan.adapter, folder, working, TYPES[_STORED[plan.dtype]])
             models.at(1)
     else:
         files = OpenFiles()
         streamed = plan_stream(parts.adapter, parts.config, parts.tensors, _STORED[plan.dtype], files)
         with report.phase("merging", "tensor", len(streamed.sources)) as tensors:
-            stream(streamed, folder, _STORED[plan.dtype], files, tensors.at)
+
+            def done(count: int) -> None:
+                tensors.at(count)
+                if loading.done():
+                    loading.result()  # nothing more is written when it cannot be published
+
+            hashed = stream(streamed, folder, _STORED[plan.dtype], files, done)
         if not streamed.tied and architecture.is_tied(parts.config):
             report.log("input and output embeddings are two now: training separated them")
         write_config(folder, parts.config, plan.dtype, streamed.tied)
     report.metric("cutoff_merge_bytes_per_second", size_on_disk(folder) / (time.monotonic() - started))
-    carry_generation_config(plan.base.path, folder, parts.template.stop_id)
-    carry_tokenizer(parts.tokenizer_folder, folder, parts.template.tokenizer)
+    return hashed
+
+
+def _complete(folder: Path, plan: MergePlan, tokenizer: Tokenizer, report: Reporter) -> None:
+    """Writes what stands beside the weights."""
+    for note in tokenizer.notes:
+        report.warn(note)
+    carry_generation_config(plan.base.path, folder, tokenizer.template.stop_id)
+    carry_tokenizer(tokenizer.folder, folder, tokenizer.template.tokenizer)
 
 
 def working_type(tensors: Tensors, dtype: Dtype) -> torch.dtype:
@@ -163,16 +203,21 @@ def working_type(tensors: Tensors, dtype: Dtype) -> torch.dtype:
     return TYPES[_STORED[dtype]] if types == {_STORED[dtype]} else torch.float32
 
 
-def _verify(merged: Path, plan: MergePlan, parts: _Parts, report: Reporter, say: Callable[[str], None]) -> Verified:
+def _verify(
+    merged: Path,
+    plan: MergePlan,
+    parts: _Parts,
+    template: PromptTemplate,
+    report: Reporter,
+    say: Callable[[str], None],
+) -> Verified:
     """Compares what is on the disk with base and adapter; says what the document's script says."""
     from cutoff.merger.verify import tell, verify
 
     say("Verifying merged model...")
     working = working_type(parts.tensors, plan.dtype)
-    with report.phase("verifying", "model", 2) as models:
-        verified = verify(
-            plan.base.path, plan.adapter, merged, parts.template, plan.dtype, working, plan.device, models
-        )
+    with report.phase("verifying", "model", 2) as models, quiet_libraries(lambda line: report.log(line, "DEBUG")):
+        verified = verify(plan.base.path, plan.adapter, merged, template, plan.dtype, working, plan.device, models)
     report.log(
         f"{verified.prompts} prompts: KL {verified.kl:.2g} nats per token from base and adapter "
         f"(the base alone: {verified.adapter_kl:.2g}), logits within {verified.max_logit_difference:.2g}"
@@ -181,21 +226,3 @@ def _verify(merged: Path, plan: MergePlan, parts: _Parts, report: Reporter, say:
         report.warn(f"rounding to {plan.dtype} hides most of what this adapter changes; try --dtype float32")
     tell(verified, say)
     return verified
-
-
-def _tokenizer(plan: MergePlan, tensors: Tensors, report: Reporter) -> tuple[PromptTemplate, Path]:
-    """The tokenizer training used, from the adapter's folder; the base's where the adapter has none.
-
-    Raises:
-        InvalidInput: It has more tokens than the model has embedding rows.
-    """
-    folder = plan.adapter if tokenizer_files(plan.adapter) else plan.base.path
-    tokenizer = load_tokenizer(folder)
-    embedding = next((stored for name, stored in tensors.items() if name.endswith("embed_tokens.weight")), None)
-    if embedding and len(tokenizer) > embedding.shape[0]:
-        what = f"has {len(tokenizer)} tokens, the embedding of {plan.base.name} has {embedding.shape[0]} rows"
-        raise InvalidInput([Fault(str(folder), what, "merge into the model this tokenizer belongs to")])
-    if tokenizer.chat_template:
-        return load_template(folder), folder
-    report.warn(f"the tokenizer in {folder} has no chat template; the merged model gets the Alpaca one")
-    return load_template(folder, "alpaca"), folder

@@ -15,7 +15,7 @@ from cutoff.merger.adapter import Adapter, strange_to_streaming
 from cutoff.merger.checkpoint import OpenFiles, Stored, Tensors
 from cutoff.merger.shards import SHARD_BYTES, TYPES, Written, write_model
 
-_SLICE = 1 << 23
+_SLICE = 1 << 21
 """Numbers that are worked on at a time: 32 MiB in float32."""
 
 

@@ -95,13 +95,10 @@ def recipes(draw: st.DrawFn, name: str) -> Recipe:
         "target_modules": targets,
         "modules_to_save": wholes or None,
         "bias": draw(st.sampled_from(["none", "all", "lora_only"])),
-        "lora_bias": name == "llama with biases"
-        and not {"embed_tokens", "lm_head"} & set(targets)
-        and draw(st.booleans()),
         "init_lora_weights": draw(st.sampled_from([True, "gaussian"])),
     }
-    if lora["lora_bias"]:
-        lora["bias"] = "none"
+    if name == "llama with biases" and not lora["use_dora"] and not {"embed_tokens", "lm_head"} & set(targets):
+        lora |= {"lora_bias": True, "bias": "none"} if draw(st.booleans()) else {}
     return Recipe(lora, draw(st.booleans()), draw(st.integers(0, 999)))
 
 

@@ -158,15 +158,16 @@ def test_generation_stops_where_training_taught_it_to(make_plan: MakePlan, base:
 
 
 def test_a_failed_check_publishes_nothing(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = merging._merge_into
+    real = merging._write_weights
 
-    def spoiled(folder: Path, *rest: Any) -> None:
-        real(folder, *rest)
+    def spoiled(folder: Path, *rest: Any) -> dict[str, str]:
+        hashed: dict[str, str] = real(folder, *rest)
         tensors = load_file(folder / "model.safetensors")
         tensors["model.layers.0.mlp.down_proj.weight"][3] += 1
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        return hashed
 
-    monkeypatch.setattr(merging, "_merge_into", spoiled)
+    monkeypatch.setattr(merging, "_write_weights", spoiled)
     plan = make_plan()
     with pytest.raises(CheckFailed, match="differs from base and adapter: KL"):
         merge(plan, silent())
