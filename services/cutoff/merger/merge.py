@@ -173,7 +173,7 @@ def _write_weights(
             models.at(1)
     else:
         files = OpenFiles()
-        streamed = plan_stream(parts.adapter, parts.config, parts.tensors, _STORED[plan.dtype], files)
+        streamed = plan_stream(parts.adapter, parts.config, parts.tensors, files)
         with report.phase("merging", "tensor", len(streamed.sources)) as tensors:
 
             def done(count: int) -> None:

@@ -29,7 +29,7 @@ SHARD_BYTES = 5_000_000_000
 TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The floating-point types a model is stored in."""
 
-_AHEAD = 2
+AHEAD = 2
 """At most so many pieces wait to be written."""
 
 
@@ -53,7 +53,10 @@ class Written:
 
 
 Chunks = Callable[[str], Iterable[torch.Tensor]]
-"""A tensor's rows by its name, from the first to the last, in the type they are written in."""
+"""A tensor's rows by its name, from the first to the last, in the type they are written in.
+
+What was given may be overwritten when AHEAD more were given.
+"""
 
 
 def write_model(
@@ -107,7 +110,7 @@ def _write_file(path: Path, tensors: Sequence[Written], chunks: Chunks) -> str:
         pieces: Iterator[bytes | memoryview] = chain([_header(tensors)], _contents(tensors, chunks))
         for piece in pieces:
             under_way.append(writer.submit(put, piece))
-            if len(under_way) > _AHEAD:
+            if len(under_way) > AHEAD:
                 under_way.popleft().result()
         for future in under_way:
             future.result()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +15,10 @@ from cutoff.errors import CheckFailed
 from cutoff.merger import architecture, changes
 from cutoff.merger.adapter import Adapter, strange_to_streaming
 from cutoff.merger.checkpoint import OpenFiles, Stored, Tensors
-from cutoff.merger.shards import SHARD_BYTES, TYPES, Written, write_model
+from cutoff.merger.shards import AHEAD, SHARD_BYTES, TYPES, Written, write_model
 
 _SLICE = 1 << 21
-"""Numbers that are worked on at a time: 32 MiB in float32."""
+"""Numbers that are worked on at a time: 8 MiB in float32."""
 
 
 class Source(NamedTuple):
@@ -50,9 +52,7 @@ def reasons_against(adapter: Adapter, config: Mapping[str, Any], tensors: Tensor
     ]
 
 
-def plan_stream(
-    adapter: Adapter, config: Mapping[str, Any], tensors: Tensors, target: str, files: OpenFiles
-) -> StreamPlan:
+def plan_stream(adapter: Adapter, config: Mapping[str, Any], tensors: Tensors, files: OpenFiles) -> StreamPlan:
     """Says for each tensor of the merged model what it is made of.
 
     Tied embeddings are untied where training separated them: where it changed one of them and did not keep the
@@ -62,7 +62,6 @@ def plan_stream(
         adapter: Nothing speaks against it: `reasons_against`, `cutoff.merger.fit`.
         config: The base model's config.json.
         tensors: The base model's tensors.
-        target: The merged model's type, as safetensors names it.
         files: Reads what the adapter holds.
     """
     base = dict(tensors)
@@ -74,8 +73,7 @@ def plan_stream(
     separated = tied and bool(touched & embeddings) and not adapter.config.get("ensure_weight_tying")
     if tied and not separated:
         del base[architecture.OUTPUT]
-    reader = _Reader(files, target)
-    sources = {name: _source(name, stored, adapter, reader) for name, stored in base.items()}
+    sources = {name: _source(name, stored, adapter, files) for name, stored in base.items()}
     return StreamPlan(sources, tied and not separated)
 
 
@@ -103,37 +101,47 @@ def stream(
     Raises:
         CheckFailed: A tensor holds numbers that are none, or too large for the type.
     """
-    reader = _Reader(files, target)
     finished = 0
+    buffers = _Buffers(plan.sources.values(), TYPES[target])
 
     def chunks(name: str) -> Iterator[torch.Tensor]:
         nonlocal finished
-        yield from _chunks(name, plan.sources[name], reader)
+        yield from _chunks(name, plan.sources[name], files, buffers)
         finished += 1
         done(finished)
 
     tensors = [Written(name, target, source.stored.shape) for name, source in plan.sources.items()]
-    with torch.inference_mode():
+    with torch.inference_mode(), _one_core_less():
         return write_model(folder, tensors, chunks, shard_bytes)
 
 
-class _Reader:
-    """Reads tensors in the type they are merged in."""
+class _Buffers:
+    """Memory for the rows that are worked on: one float32 slice, and the slices that wait to be written."""
 
-    def __init__(self, files: OpenFiles, target: str) -> None:
-        self._files = files
-        self.target = TYPES[target]
+    def __init__(self, sources: Iterable[Source], target: torch.dtype) -> None:
+        numbers = max((_rows_at_once(source.stored) * _width(source.stored) for source in sources), default=0)
+        self.target = target
+        self._scratch = torch.empty(numbers)
+        self._waiting = cycle([torch.empty(numbers, dtype=target) for _ in range(AHEAD + 1)])
 
-    def working(self, stored: Stored) -> torch.dtype:
-        """The type a tensor is merged in: its own where it keeps it; else float32, to round only once."""
-        own = TYPES[stored.dtype]
-        return own if own == self.target else torch.float32
+    def scratch(self, shape: torch.Size) -> torch.Tensor:
+        """A float32 slice of this shape."""
+        return self._scratch[: shape.numel()].view(shape)
 
-    def rows(self, stored: Stored, start: int, stop: int) -> torch.Tensor:
-        return self._files.rows(stored, start, stop).to(self.working(stored))
+    def next(self, shape: torch.Size) -> torch.Tensor:
+        """A slice of this shape in the merged model's type, whose last content is written."""
+        return next(self._waiting)[: shape.numel()].view(shape)
 
-    def float32(self, stored: Stored) -> torch.Tensor:
-        return self._files.whole(stored).float()
+
+@contextmanager
+def _one_core_less() -> Iterator[None]:
+    """Leaves a core to the thread that hashes and writes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _complete_tied(base: Tensors, adapter: Adapter) -> None:
@@ -146,52 +154,64 @@ def _complete_tied(base: Tensors, adapter: Adapter) -> None:
         base[name] = beside_pair or stored
 
 
-def _source(name: str, stored: Stored, adapter: Adapter, reader: _Reader) -> Source:
+def _source(name: str, stored: Stored, adapter: Adapter, files: OpenFiles) -> Source:
     stored = adapter.replaced.get(name, stored)
     module, _, kind = name.rpartition(".")
     parts = adapter.pairs.get(module, {})
-    change: changes.Change | None = None
-    if kind == "weight" and "lora_A" in parts:
-        change = _linear(parts, adapter.scale(module), reader)
-    elif kind == "weight" and "lora_embedding_A" in parts:
-        change = _embedding(parts, adapter.scale(module), stored, reader)
-    elif kind == "bias" and "lora_B.bias" in parts:
-        change = changes.BiasChange(reader.float32(parts["lora_B.bias"]), adapter.scale(module))
-    return Source(stored, change)
-
-
-def _linear(parts: Mapping[str, Stored], scale: float, reader: _Reader) -> changes.Change:
-    plain = changes.LinearChange(reader.float32(parts["lora_A"]), reader.float32(parts["lora_B"]), scale)
+    if kind == "bias" and "lora_B.bias" in parts:
+        return Source(stored, changes.BiasAdded(_float32(parts["lora_B.bias"], files), adapter.scale(module)))
+    if kind != "weight" or not parts:
+        return Source(stored)
     magnitude = parts.get("lora_magnitude_vector")
-    return changes.DoraLinearChange(plain, reader.float32(magnitude)) if magnitude else plain
-
-
-def _embedding(parts: Mapping[str, Stored], scale: float, stored: Stored, reader: _Reader) -> changes.Change:
-    first, second = parts["lora_embedding_A"], parts["lora_embedding_B"]
-    plain = changes.EmbeddingChange(reader.float32(first), reader.float32(second), scale)
-    magnitude = parts.get("lora_magnitude_vector")
-    if not magnitude:
-        return plain
-    return changes.dora_embedding(
-        plain, reader.float32(magnitude), lambda start, stop: reader.rows(stored, start, stop), _slices(stored)
+    if "lora_A" in parts:
+        linear = changes.LinearProduct(
+            _float32(parts["lora_A"], files), _float32(parts["lora_B"], files), adapter.scale(module)
+        )
+        dora = changes.DoraLinear(linear, _float32(magnitude, files)) if magnitude else None
+        return Source(stored, dora or changes.Added(linear))
+    embedding = changes.EmbeddingProduct(
+        _float32(parts["lora_embedding_A"], files), _float32(parts["lora_embedding_B"], files), adapter.scale(module)
     )
+    if not magnitude:
+        return Source(stored, changes.Added(embedding))
+
+    def read(start: int, stop: int) -> torch.Tensor:
+        return files.rows(stored, start, stop)
+
+    return Source(stored, changes.dora_embedding(embedding, _float32(magnitude, files), read, _slices(stored)))
+
+
+def _float32(stored: Stored, files: OpenFiles) -> torch.Tensor:
+    return files.whole(stored).float()
+
+
+def _width(stored: Stored) -> int:
+    """Numbers in a row."""
+    return stored.parameters // max(1, stored.shape[0])
+
+
+def _rows_at_once(stored: Stored) -> int:
+    return min(stored.shape[0], max(1, _SLICE // max(1, _width(stored))))
 
 
 def _slices(stored: Stored) -> Iterator[tuple[int, int]]:
     """Ranges of rows of at most _SLICE numbers."""
-    rows = stored.shape[0]
-    step = max(1, _SLICE * rows // max(1, stored.parameters))
+    rows, step = stored.shape[0], _rows_at_once(stored)
     yield from ((start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def _chunks(name: str, source: Source, reader: _Reader) -> Iterator[torch.Tensor]:
+def _chunks(name: str, source: Source, files: OpenFiles, buffers: _Buffers) -> Iterator[torch.Tensor]:
     for start, stop in _slices(source.stored):
-        rows = reader.rows(source.stored, start, stop)
+        rows = files.rows(source.stored, start, stop)
         if source.change:
-            rows = source.change.apply(rows, start)
-        rows = rows.to(reader.target)
-        _require_numbers(name, rows)
-        yield rows
+            out = buffers.next(rows.shape)
+            source.change.apply(rows, start, out, buffers.scratch(rows.shape))
+        elif rows.dtype == buffers.target:
+            out = rows
+        else:
+            out = buffers.next(rows.shape).copy_(rows)
+        _require_numbers(name, out)
+        yield out
 
 
 def _require_numbers(name: str, rows: torch.Tensor) -> None:

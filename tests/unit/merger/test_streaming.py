@@ -49,7 +49,7 @@ def merge_streaming(base: Path, adapter: Path, folder: Path, dtype: str, shard_b
     tensors, read, files = read_checkpoint(base), read_adapter(adapter), OpenFiles()
     assert reasons_against(read, config, tensors) == []
     assert list(fit_faults(read, BaseModel(base, str(base), None), config, tensors, plain=True)) == []
-    plan = plan_stream(read, config, tensors, dtype, files)
+    plan = plan_stream(read, config, tensors, files)
     stream(plan, folder, dtype, files, lambda _: None, shard_bytes)
     write_config(folder, config, str(TYPES[dtype]).removeprefix("torch."), plan.tied)
     return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
