@@ -5,6 +5,7 @@ Nothing here imports torch.
 
 from cutoff.hub.base_model import BaseModel, resolve_base_model
 from cutoff.hub.model_folder import check_model_folder
+from cutoff.hub.quantized_base import TrainedOn, bits_and_bytes
 from cutoff.hub.remote_code import trusts_remote_code
 from cutoff.hub.tokenizer import adds_bos, load_tokenizer, special_tokens
 from cutoff.hub.tokenizer_files import PROBE_QUESTIONS, carry_tokenizer, tokenizer_files
@@ -12,7 +13,9 @@ from cutoff.hub.tokenizer_files import PROBE_QUESTIONS, carry_tokenizer, tokeniz
 __all__ = [
     "PROBE_QUESTIONS",
     "BaseModel",
+    "TrainedOn",
     "adds_bos",
+    "bits_and_bytes",
     "carry_tokenizer",
     "check_model_folder",
     "load_tokenizer",

@@ -7,9 +7,11 @@ compared with base plus adapter before it gets its name.
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +20,8 @@ import torch
 
 from cutoff.artifacts import describe, publishing_folder, require_space, size_on_disk
 from cutoff.datasets import PromptTemplate
-from cutoff.errors import AlreadyExists, Fault, InvalidInput, OutOfMemory
-from cutoff.hub import BaseModel, carry_tokenizer, check_model_folder
+from cutoff.errors import AlreadyExists, CheckFailed, Fault, InvalidInput, OutOfMemory, Refused
+from cutoff.hub import BaseModel, TrainedOn, carry_tokenizer, check_model_folder
 from cutoff.merger import architecture
 from cutoff.merger.adapter import Adapter, read_adapter
 from cutoff.merger.checkpoint import OpenFiles, Tensors, read_checkpoint
@@ -33,6 +35,7 @@ from cutoff.stage.report import Reporter
 from cutoff.telemetry import quiet_libraries
 
 Dtype = Literal["float16", "bfloat16", "float32"]
+Into = Literal["original", "dequantized"]
 _STORED = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 """What safetensors calls them."""
 
@@ -47,6 +50,8 @@ class MergePlan:
     """The folder to publish; it must not exist."""
     dtype: Dtype = "bfloat16"
     verify: bool = True
+    into: Into = "original"
+    """The base's weights as they are stored, or as training on packed weights saw them."""
     device: str = "cpu"
     """Where the merged model is compared with its source; merging itself is the processor's work."""
 
@@ -74,6 +79,7 @@ class _Parts:
     tensors: Tensors
     adapter: Adapter
     peft_because: list[str]
+    trained_on: TrainedOn
 
 
 def merge(plan: MergePlan, report: Reporter, say: Callable[[str], None] | None = None) -> MergeResult:
@@ -107,11 +113,8 @@ def merge(plan: MergePlan, report: Reporter, say: Callable[[str], None] | None =
                 checking.result()
                 tokenizer = loading.result()
                 _complete(partial, plan, tokenizer, report)
-                verified = (
-                    _verify(partial, plan, parts, tokenizer.template, report, say or report.log)
-                    if plan.verify
-                    else None
-                )
+                with _keeping_what_fails(partial, plan.output):
+                    verified = _verify(partial, plan, parts, tokenizer.template, report, say or report.log)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemory(f"{plan.base.name} does not fit into memory", "merge on a machine with more of it") from error
     published = describe(plan.output)
@@ -119,6 +122,18 @@ def merge(plan: MergePlan, report: Reporter, say: Callable[[str], None] | None =
     method: Literal["streaming", "peft"] = "peft" if parts.peft_because else "streaming"
     seconds = round(time.monotonic() - started, 2)
     return MergeResult(plan.output, plan.dtype, published.size_bytes, seconds, method, parts.peft_because, verified)
+
+
+@contextmanager
+def _keeping_what_fails(partial: Path, output: Path) -> Iterator[None]:
+    """Keeps what a check refused beside the place it would have had, for whoever wants to look at it."""
+    try:
+        yield
+    except CheckFailed as error:
+        kept = output.with_name(f"{output.name}.rejected")
+        shutil.rmtree(kept, ignore_errors=True)
+        partial.rename(kept)
+        raise CheckFailed(f"{error.message}; what was written is kept in {kept}", error.remedy) from error
 
 
 def _read(plan: MergePlan, folder_check: Future[None], tokenizer: Future[Tokenizer]) -> _Parts:
@@ -142,9 +157,30 @@ def _read(plan: MergePlan, folder_check: Future[None], tokenizer: Future[Tokeniz
         faults += error.faults
     if faults:
         raise InvalidInput([*_faults_of(tokenizer), *faults])
+    trained_on = _trained_on(plan, because)
     needed = sum(stored.parameters for stored in tensors.values()) * TYPES[_STORED[plan.dtype]].itemsize
     require_space(plan.output.parent, needed, f"merging into {plan.base.name}")
-    return _Parts(config, tensors, adapter, because)
+    return _Parts(config, tensors, adapter, because, trained_on)
+
+
+def _trained_on(plan: MergePlan, peft_because: Sequence[str]) -> TrainedOn:
+    """What the adapter was trained on.
+
+    Raises:
+        InvalidInput: It was not trained on packed weights, and is to be merged into what they unpack to.
+        Refused: Only peft can merge it, and it knows no such base.
+    """
+    found = TrainedOn.read(plan.adapter)
+    if plan.into == "original":
+        return found or TrainedOn()
+    if not found or found.quantization == "none":
+        what = "was not trained on packed weights" if found else "does not say what it was trained on"
+        fix = "merge into the original (merge.base: original)"
+        raise InvalidInput([Fault(str(plan.adapter), f"{what}: there is nothing to dequantize", fix)])
+    if peft_because:
+        what = f"only peft can merge this adapter, and not into a dequantized base: {'; '.join(peft_because)}"
+        raise Refused(what, "merge into the original (merge.base: original)")
+    return found
 
 
 def _faults_of(tokenizer: Future[Tokenizer]) -> tuple[Fault, ...]:
@@ -173,7 +209,13 @@ def _write_weights(
             models.at(1)
     else:
         files = OpenFiles()
-        streamed = plan_stream(parts.adapter, parts.config, parts.tensors, files)
+        streamed = plan_stream(
+            parts.adapter,
+            parts.config,
+            parts.tensors,
+            files,
+            parts.trained_on if plan.into == "dequantized" else None,
+        )
         with report.phase("merging", "tensor", len(streamed.sources)) as tensors:
 
             def done(count: int) -> None:
@@ -210,18 +252,38 @@ def _verify(
     template: PromptTemplate,
     report: Reporter,
     say: Callable[[str], None],
-) -> Verified:
-    """Compares what is on the disk with base and adapter; says what the document's script says."""
-    from cutoff.merger.verify import tell, verify
+) -> Verified | None:
+    """Compares what is on the disk with base and adapter, if asked to; says what the document's script says."""
+    if not plan.verify:
+        return None
+    from cutoff.merger.verify import Comparison, tell, verify
 
     say("Verifying merged model...")
-    working = working_type(parts.tensors, plan.dtype)
-    with report.phase("verifying", "model", 2) as models, quiet_libraries(lambda line: report.log(line, "DEBUG")):
-        verified = verify(plan.base.path, plan.adapter, merged, template, plan.dtype, working, plan.device, models)
+    comparison = Comparison(
+        plan.base.path,
+        plan.adapter,
+        merged,
+        plan.dtype,
+        working_type(parts.tensors, plan.dtype),
+        plan.device,
+        parts.trained_on,
+        dequantized=plan.into == "dequantized",
+    )
+    with (
+        report.phase("verifying", "model", comparison.models) as models,
+        quiet_libraries(lambda line: report.log(line, "DEBUG")),
+    ):
+        verified = verify(comparison, template, models)
     report.log(
         f"{verified.prompts} prompts: KL {verified.kl:.2g} nats per token from base and adapter "
-        f"(the base alone: {verified.adapter_kl:.2g}), logits within {verified.max_logit_difference:.2g}"
+        f"(the base alone: {verified.adapter_kl:.2g}), logits within {verified.max_logit_difference:.2g}; "
+        f"{verified.equal_answers} of {verified.answers} greedy answers the same word for word"
     )
+    if verified.packed_kl is not None:
+        report.log(
+            f"KL {verified.packed_kl:.2g} nats per token from the adapter on the {parts.trained_on.quantization} "
+            f"weights it was trained on (merge.base: {plan.into})"
+        )
     if verified.kl > verified.adapter_kl / 2:
         report.warn(f"rounding to {plan.dtype} hides most of what this adapter changes; try --dtype float32")
     tell(verified, say)

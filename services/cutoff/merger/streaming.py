@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import torch
 
 from cutoff.errors import CheckFailed
+from cutoff.hub import TrainedOn
 from cutoff.merger import architecture, changes
 from cutoff.merger.adapter import Adapter, strange_to_streaming
 from cutoff.merger.checkpoint import OpenFiles, Stored, Tensors
+from cutoff.merger.round_trip import round_trip
 from cutoff.merger.shards import AHEAD, SHARD_BYTES, TYPES, Written, write_model
 
 _SLICE = 1 << 21
@@ -26,6 +28,8 @@ class Source(NamedTuple):
 
     stored: Stored
     change: changes.Change | None = None
+    unpacked: TrainedOn | None = None
+    """Set for weights that are taken as training on packed weights saw them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,13 @@ def reasons_against(adapter: Adapter, config: Mapping[str, Any], tensors: Tensor
     ]
 
 
-def plan_stream(adapter: Adapter, config: Mapping[str, Any], tensors: Tensors, files: OpenFiles) -> StreamPlan:
+def plan_stream(
+    adapter: Adapter,
+    config: Mapping[str, Any],
+    tensors: Tensors,
+    files: OpenFiles,
+    unpacked: TrainedOn | None = None,
+) -> StreamPlan:
     """Says for each tensor of the merged model what it is made of.
 
     Tied embeddings are untied where training separated them: where it changed one of them and did not keep the
@@ -63,6 +73,7 @@ def plan_stream(adapter: Adapter, config: Mapping[str, Any], tensors: Tensors, f
         config: The base model's config.json.
         tensors: The base model's tensors.
         files: Reads what the adapter holds.
+        unpacked: Given to merge into what training on packed weights saw of the base model.
     """
     base = dict(tensors)
     tied = architecture.is_tied(config)
@@ -74,6 +85,10 @@ def plan_stream(adapter: Adapter, config: Mapping[str, Any], tensors: Tensors, f
     if tied and not separated:
         del base[architecture.OUTPUT]
     sources = {name: _source(name, stored, adapter, files) for name, stored in base.items()}
+    if unpacked:
+        # transformers packs every linear layer but the output embedding.
+        packed = [name for name in sources if name.endswith("_proj.weight") and name not in adapter.replaced]
+        sources |= {name: sources[name]._replace(unpacked=unpacked) for name in packed}
     return StreamPlan(sources, tied and not separated)
 
 
@@ -201,8 +216,9 @@ def _slices(stored: Stored) -> Iterator[tuple[int, int]]:
 
 
 def _chunks(name: str, source: Source, files: OpenFiles, buffers: _Buffers) -> Iterator[torch.Tensor]:
+    whole = round_trip(files.whole(source.stored), source.unpacked) if source.unpacked else None
     for start, stop in _slices(source.stored):
-        rows = files.rows(source.stored, start, stop)
+        rows = files.rows(source.stored, start, stop) if whole is None else whole[start:stop]
         if source.change:
             out = buffers.next(rows.shape)
             source.change.apply(rows, start, out, buffers.scratch(rows.shape))

@@ -171,7 +171,8 @@ def test_a_failed_check_publishes_nothing(make_plan: MakePlan, monkeypatch: pyte
     plan = make_plan()
     with pytest.raises(CheckFailed, match="differs from base and adapter: KL"):
         merge(plan, silent())
-    assert list(plan.output.parent.glob("*merged*")) == []
+    assert [path.name for path in plan.output.parent.glob("*merged*")] == ["merged.rejected"]
+    assert (plan.output.parent / "merged.rejected/model.safetensors").is_file()
     assert merge(make_plan(verify=False), silent()).verified is None
 
 
@@ -290,7 +291,8 @@ def test_a_request_becomes_a_merged_folder(base: Path, adapter: Path, tmp_path: 
 def test_flags_and_defaults_are_the_documents(capsys: pytest.CaptureFixture[str]) -> None:
     required = ["--base_model", "b", "--lora_path", "l", "--output_path", "o"]
     assert vars(cli.parser().parse_args(required)) == {
-        "base_model": "b", "lora_path": "l", "output_path": "o", "dtype": "bfloat16", "verify": False
+        "base_model": "b", "lora_path": "l", "output_path": "o", "dtype": "bfloat16", "verify": False,
+        "merge_base": "original",
     }  # fmt: skip
     for wrong in (required[2:], [*required, "--dtype", "int8"], [*required, "--ver"]):
         with pytest.raises(SystemExit) as caught:
