@@ -80,6 +80,8 @@ def _misfits(adapter: Adapter, tensors: Tensors, tied: bool, plain: bool) -> Ite
             continue
         for kind in ("lora", "lora_embedding"):
             yield from _pair_misfits(adapter, module, parts, kind, weight.shape)
+        if "lora_B.bias" in parts and f"{module}.bias" not in tensors:
+            yield f"{module} has no bias there, and one here"
     for name, stored in sorted(adapter.replaced.items()):
         base = tensors.get(name) or (_weight(tensors, name.removesuffix(".weight"), tied) if plain else None)
         if base and base.shape != stored.shape:

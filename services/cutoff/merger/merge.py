@@ -21,7 +21,7 @@ import torch
 from cutoff.artifacts import describe, publishing_folder, require_space, size_on_disk
 from cutoff.datasets import PromptTemplate
 from cutoff.errors import AlreadyExists, CheckFailed, Fault, InvalidInput, OutOfMemory, Refused
-from cutoff.hub import BaseModel, TrainedOn, carry_tokenizer, check_model_folder
+from cutoff.hub import BaseModel, TrainedOn, check_model_folder
 from cutoff.merger import architecture
 from cutoff.merger.adapter import Adapter, read_adapter
 from cutoff.merger.checkpoint import OpenFiles, Tensors, read_checkpoint
@@ -29,7 +29,7 @@ from cutoff.merger.fit import fit_faults
 from cutoff.merger.settings import carry_generation_config, write_config
 from cutoff.merger.shards import TYPES
 from cutoff.merger.streaming import plan_stream, reasons_against, stream
-from cutoff.merger.tokenizer import Tokenizer, load_merged_tokenizer
+from cutoff.merger.tokenizer import Tokenizer, load_merged_tokenizer, write_tokenizer
 from cutoff.merger.verified import Verified
 from cutoff.stage.report import Reporter
 from cutoff.telemetry import quiet_libraries
@@ -236,7 +236,7 @@ def _complete(folder: Path, plan: MergePlan, tokenizer: Tokenizer, report: Repor
     for note in tokenizer.notes:
         report.warn(note)
     carry_generation_config(plan.base.path, folder, tokenizer.template.stop_id)
-    carry_tokenizer(tokenizer.folder, folder, tokenizer.template.tokenizer)
+    write_tokenizer(tokenizer, folder)
 
 
 def working_type(tensors: Tensors, dtype: Dtype) -> torch.dtype:
