@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cutoff.datasets import PromptTemplate, template_of
 from cutoff.errors import Fault, InvalidInput, Refused
 from cutoff.hub import adds_bos, carry_tokenizer, load_tokenizer, special_tokens, tokenizer_files
+from cutoff.hub.remote_code import read_json
 from cutoff.merger.architecture import EMBEDDING, OUTPUT
 from cutoff.merger.checkpoint import read_checkpoint
 
@@ -122,7 +123,8 @@ def _put_right(template: PromptTemplate, folder: Path, base: Path, notes: list[s
     if from_base:
         names = ", ".join(path.name for path in from_base)
         notes.append(f"the adapter lacks {names}; they are taken from the base model")
-    drop_bos = adds_bos(tokenizer) and template.prompt_ids("x")[0] != tokenizer.bos_token_id
+    asked = read_json(folder / "tokenizer_config.json").get("add_bos_token", adds_bos(tokenizer))
+    drop_bos = bool(asked) and template.prompt_ids("x")[0] != tokenizer.bos_token_id
     if drop_bos:
         notes.append("the chat template writes no beginning token, so that llama.cpp is told to add none")
     ends = {tokenizer.eos_token_id, template.stop_id}
