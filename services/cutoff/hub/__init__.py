@@ -3,7 +3,7 @@
 Nothing here imports torch.
 """
 
-from cutoff.hub.base_model import BaseModel, resolve_base_model
+from cutoff.hub.base_model import BaseModel, local_base_model, resolve_base_model
 from cutoff.hub.model_folder import check_model_folder
 from cutoff.hub.quantized_base import TrainedOn, bits_and_bytes
 from cutoff.hub.remote_code import trusts_remote_code
@@ -19,6 +19,7 @@ __all__ = [
     "carry_tokenizer",
     "check_model_folder",
     "load_tokenizer",
+    "local_base_model",
     "resolve_base_model",
     "special_tokens",
     "tokenizer_files",

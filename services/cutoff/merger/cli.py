@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cutoff.hub import resolve_base_model
+from cutoff.hub import local_base_model, resolve_base_model
 from cutoff.stage.report import Reporter
 from cutoff.stage.terminal import run_in_terminal
 from cutoff.telemetry import before_import
@@ -27,7 +27,7 @@ def merge_lora(options: argparse.Namespace, report: Reporter) -> None:
     from cutoff.merger import merge as work
 
     report.log(f"looking for {options.base_model}")
-    base = resolve_base_model(options.base_model)
+    base = local_base_model(options.base_model) or resolve_base_model(options.base_model)  # merging checks folders
     plan = work.MergePlan(
         base,
         Path(options.lora_path),
