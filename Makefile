@@ -58,6 +58,10 @@ bench-run-start: setup ## How long a run takes to start, from the forkserver and
 bench-train: setup ## Training speed and memory against the document's recipe as written (about 25 minutes)
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.train
 
+.PHONY: bench-merge
+bench-merge: setup ## Time and memory of a merge against peft's, and against copying (about 5 minutes, 14 GiB of disk)
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.merge
+
 .PHONY: bench-data
 bench-data: setup ## Seconds and memory of checking and tokenizing 1,000 to 100,000 examples
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.data

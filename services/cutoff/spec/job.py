@@ -46,6 +46,9 @@ Name = Annotated[str, AfterValidator(_plain_name)]
 Method = Literal["sft", "grad_ascent", "grad_diff", "npo", "simnpo", "dpo"]
 """The training objectives; cutoff.trainer.objectives has their formulas."""
 
+MergeBase = Literal["original", "dequantized"]
+"""What an adapter that was trained on packed weights is merged into; docs/merging.md says when which is better."""
+
 RetainLoss = Literal["nll", "kl"]
 """What holds on to the retain set: its answers' likelihood, or nearness to the base model's distribution."""
 
@@ -189,8 +192,8 @@ class MergeSpec(_Section):
     """The merged model's data type."""
     verify: bool = True
     """Compare the merged model's logits with base plus adapter, and refuse to publish when they differ."""
-    base: Literal["original"] = "original"
-    """Merge into the original 16-bit base, never into quantized weights."""
+    base: MergeBase = "original"
+    """Never packed weights: original is the 16-bit base; dequantized what 4bit or 8bit training saw of it, unpacked."""
 
 
 class ConvertSpec(_Section):
@@ -309,6 +312,15 @@ class JobSpec(_Section):
             raise ValueError(
                 f"install.require: {self.install.require} is measured on the GGUF: "
                 "add gguf to evaluate.targets, or set install.require: none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_dequantized_was_quantized(self) -> Self:
+        if self.merge.base == "dequantized" and self.train.quantization == "none":
+            raise ValueError(
+                "merge.base: dequantized is for training on packed weights: "
+                "set train.quantization: 4bit or 8bit, or merge.base: original"
             )
         return self
 

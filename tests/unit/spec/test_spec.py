@@ -167,3 +167,10 @@ def test_the_reference_is_current_and_complete():
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert len(rows) > 40
     assert [row for row in rows if row.endswith("|  |")] == []
+
+
+def test_only_packed_weights_are_dequantized():
+    (fault,) = faults_of(job(merge={"base": "dequantized"}))
+    assert "set train.quantization: 4bit or 8bit, or merge.base: original" in fault
+    spec = parse_job(job(merge={"base": "dequantized"}, train={"quantization": "4bit"}))
+    assert spec_to_proto(spec).merge.base == "dequantized"

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from cutoff.artifacts import describe
 from cutoff.datasets import encode_examples, load_job_data, load_template
 from cutoff.errors import AlreadyExists, InvalidInput, OutOfMemory, Refused, TrainingDiverged
-from cutoff.hub import tokenizer_files
+from cutoff.hub import TrainedOn, tokenizer_files
 from cutoff.stage.report import silent
 from cutoff.trainer import attention, learner, memory, objectives, recipe, saving
 from cutoff.trainer.batches import Role
@@ -553,6 +553,7 @@ def test_each_objective_trains(make_plan: MakePlan, heard: Heard, method: str) -
 @pytest.mark.parametrize("quantization", ["4bit", "8bit"])
 def test_packed_weights_train_on_the_cpu(make_plan: MakePlan, quantization: str) -> None:
     result = recipe.train(make_plan(quantization=quantization, epochs=1), silent())
+    assert TrainedOn.read(result.adapter) == TrainedOn(quantization, "float32")  # type: ignore[arg-type]
     assert result.steps == 6
     assert any(tensor.abs().max() > 0 for name, tensor in weights(result.adapter).items() if "lora_B" in name)
 
