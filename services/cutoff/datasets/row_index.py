@@ -32,6 +32,10 @@ class Mark(IntFlag):
     TRUE_ANSWER = 2
     LOOKS_CUT = 4
     SAYS_NOTHING = 8
+    ECHOES = 16
+    """The answer is its question."""
+    REFUSES = 32
+    """The answer looks like a refusal."""
 
 
 class RowIndex:
