@@ -94,7 +94,7 @@ class Strays:
         what = (
             f"is {other} in {self.count} of {total} lines, from line {self.first} on, but the file is the {side} side's"
         )
-        fix = f"give the file as the {other} side's in job.yaml, or move the lines to {_A[other]} file"
+        fix = f"give the file as the {other} side's, or move the lines to {_A[other]} file"
         faults.add(f"{name}: metadata.dataset_type", what, fix)
 
 

@@ -261,7 +261,9 @@ def test_faulty_data_is_refused_and_not_kept(tmp_path: Path, spec: DatasetSpec, 
     assert not (tmp_path / "cache").exists()
 
 
-words = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf"]), min_size=1, max_size=12).map(str.strip).filter(bool)
+words = (
+    st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf"]), min_size=1, max_size=12).map(str.strip).filter(bool)
+)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

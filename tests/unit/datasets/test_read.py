@@ -167,7 +167,7 @@ def test_a_file_of_the_other_side_is_one_fault_with_the_count(tmp_path: Path) ->
     (fault,) = caught.value.faults
     assert fault.where == "a.jsonl: metadata.dataset_type"
     assert fault.what == "is unlearn in 300 of 301 lines, from line 2 on, but the file is the retain side's"
-    assert fault.fix == "give the file as the unlearn side's in job.yaml, or move the lines to an unlearn file"
+    assert fault.fix == "give the file as the unlearn side's, or move the lines to an unlearn file"
 
 
 def test_a_mixed_file_needs_the_side_in_each_line(tmp_path: Path) -> None:
