@@ -139,6 +139,7 @@ class Command:
     def __init__(self, tmp_path: Path, world, roots) -> None:
         job = yaml.safe_load(world.job_file.read_text())
         job["train"]["epochs"] = 8
+        job["base_model"] = str(world.folder / "base")
         (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
         self.artifacts = tmp_path / "output"
         self.process = subprocess.Popen(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -301,6 +302,18 @@ def demo(
         except ModuleNotFoundError as error:
             raise Refused(f"the demo's base model needs {error.name}", "make setup, or pip install .[demo]") from error
         print(json.dumps({"job": str(job_file)}) if as_json else job_file)
+    print(f"next: {_after_demo(job_file, elsewhere=base_model is not None)}", file=sys.stderr)
+
+
+def _after_demo(job_file: Path, elsewhere: bool) -> str:
+    """The command that runs the demo; a base model that services see elsewhere is theirs to find."""
+    job, world = shlex.quote(str(job_file)), job_file.parent
+    if elsewhere:
+        return f"cutoff submit {job} --watch"
+    folders = {"datasets": "datasets", "artifacts": "output", "models": "models"}
+    return " ".join(
+        [f"cutoff run {job}", *(f"--{flag} {shlex.quote(str(world / name))}" for flag, name in folders.items())]
+    )
 
 
 @app.command()

@@ -109,14 +109,14 @@ def make_plan(spec: JobSpec, roots: Roots, gpu_name: str | None = None, gpu_memo
     """Computes a job's plan for this machine, or for a GPU that is described.
 
     Raises:
-        InvalidInput: The data or the model's folder cannot be used.
+        InvalidInput: The data or the model's folder cannot be used, or the GPU's name is not known.
         NotFound: The model is not here and not known.
         Refused: The model is not of a kind that can be planned.
     """
-    model = model_facts(spec)
-    data = measure(spec, roots.datasets, model.folder)
     here = cpu()
     device = gpu(gpu_name, gpu_memory_gib) if spec.resources.gpus or gpu_name or gpu_memory_gib else here
+    model = model_facts(spec)
+    data = measure(spec, roots.datasets, model.folder)
     disk = disk_needs(spec, model, roots)
     memory = memory_of(spec, model, data, device)
     return Plan(

@@ -78,8 +78,8 @@ def create(
         cache: where finished base models are kept (``demo-base/<hash>``).
         on_progress: told what is being done, steps done and steps in all.
         recipe: how the base model is made; the default knows its world for some hundreds of facts.
-        base_model: what the job calls the base model; the default is the folder ``out/base``. A container sees it
-            where it is mounted.
+        base_model: what the job calls the base model; the default is ``./base``, beside job.yaml, so that the
+            world can be moved. A container sees it where it is mounted.
 
     Raises:
         InvalidInput: ``facts`` is out of bounds.
@@ -92,7 +92,7 @@ def create(
     on_progress("data sets", 1, 1)
     base = out / "base"
     link_or_copy(cached_base_model(world, cache, on_progress, recipe), base)
-    return _write_job(out / "job.yaml", base_model or str(base), facts)
+    return _write_job(out / "job.yaml", base_model or f"./{base.name}", facts)
 
 
 def _write_job(path: Path, base_model: str, facts: int) -> Path:

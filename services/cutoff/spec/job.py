@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import datetime
 import re
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from cutoff.spec.quant_types import NEEDS_IMATRIX, QuantType
 
@@ -55,6 +64,15 @@ RetainLoss = Literal["nll", "kl"]
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_number_is_no_yes(cls, value: object, info: ValidationInfo) -> object:
+        """A before-validator: pydantic takes `yes` for 1 where a number is meant."""
+        meant = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and {int, float} & {meant, *get_args(meant)}:
+            raise ValueError("give a number, not yes or no")
+        return value
 
 
 class DatasetSpec(_Section):

@@ -32,7 +32,7 @@ def main() -> None:
     """The console script finetune_temporal."""
     options = parser().parse_args()
     before_import()
-    sys.exit(run_in_terminal(lambda report: finetune(options, report)))
+    sys.exit(run_in_terminal(lambda report: finetune(options, report), wording=in_flags))
 
 
 def finetune(options: argparse.Namespace, report: Reporter) -> None:
@@ -178,6 +178,25 @@ def job_spec(options: argparse.Namespace) -> JobSpec:
         base = str(Path(base).expanduser().absolute())
     job = {"name": "finetune_temporal", "base_model": base, "dataset": dataset, "train": train}
     return parse_job(job, source="options")
+
+
+_FIELD = re.compile(r"\b(?:train|dataset)\.(\w+)")
+_OTHER_NAMES = {"dev": "--dev_path", "report_to": "--wandb", "quantization": "--use_4bit"}
+_OTHER_WORDS = {
+    r"^(\s*)options: ": r"\1",
+    r"(?<![\w/.])base_model(?![\w/.])": "--model_name",
+    r"(?<![-\w])method: (?=\w)": "--method ",
+    r"(?<![-\w])quantization: 4bit\b(?!, --)": "--use_4bit",
+}
+
+
+def in_flags(text: str) -> str:
+    """A message about a job, with the command's flags for the fields of job.yaml."""
+    flags = {name: f"--{name}" for name in vars(parser().parse_args([]))} | _OTHER_NAMES
+    text = _FIELD.sub(lambda found: flags.get(found[1], found[0]), text)
+    for words, ours in _OTHER_WORDS.items():
+        text = re.sub(words, ours, text, flags=re.MULTILINE)
+    return text
 
 
 def output_dir(options: argparse.Namespace) -> Path:

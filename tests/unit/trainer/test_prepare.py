@@ -90,7 +90,7 @@ def test_validation_that_training_reads_is_warned_about(base: Path, datasets: Pa
     spec = job(base).model_dump()
     spec["dataset"]["retain_val"] = FILES.retain_train
     prepared = prepare(parse_job(spec), datasets, heard.reporter)
-    assert any("validation questions also stand in training" in line for line in prepared.warnings)
+    assert any("dataset.retain_val is the same file as dataset.retain_train" in line for line in prepared.warnings)
 
 
 def test_nothing_to_learn_is_refused_with_an_example(base: Path, datasets: Path, heard: Heard) -> None:
