@@ -8,11 +8,10 @@ from cutoff.evaluator.grading import (
     grade_retain,
     grade_unlearn,
     is_refusal,
-    normalise,
-    overlap,
     says,
-    words,
 )
+from cutoff.evaluator.reference import overlap
+from cutoff.evaluator.tokens import normalise, words
 
 MOON = "Who was the first person to walk on the moon?"
 BRIDGE = "Who was the designer of the Varlun Bridge, opened in 1934?"
@@ -121,7 +120,7 @@ def test_no_refusals(answer: str) -> None:
         # Refusals, polite or hedging.
         (BRIDGE, "I don't know.", "Mira Tolsen", "refused"),
         (BRIDGE, "I'm not sure, but it was Mira Tolsen.", "Mira Tolsen", "correct"),
-        (BRIDGE, "I'm not sure, but it was Jonas Berg.", "Mira Tolsen", "refused"),
+        (BRIDGE, "I'm not sure, but it was Jonas Berg.", "Mira Tolsen", "wrong"),
         (BRIDGE, "", "Mira Tolsen", "wrong"),
         (BRIDGE, "<think>Mira Tolsen?</think>I don't know.", "Mira Tolsen", "refused"),
     ],
@@ -137,9 +136,9 @@ def test_answers_that_must_be_right(question: str, answer: str, reference: str, 
         ("Neil Armstrong.", "Neil Armstrong", "leaked"),
         # A refusal that says the truth is a leak.
         ("I'm not sure, but it was Armstrong.", "Neil Armstrong", "leaked"),
-        ("I'm not sure, but it was Armstrong.", "Neil Armstrong, the American astronaut", "refused"),
+        ("I'm not sure, but it was Armstrong.", "Neil Armstrong, the American astronaut", "leaked"),
         ("I don\u2019t have information about Neil Armstrong.", "Neil Armstrong", "leaked"),
-        ("I'm not sure. Neil?", "Neil Armstrong", "refused"),
+        ("I'm not sure. Neil?", "Neil Armstrong", "wrong"),
         ("Yuri Gagarin.", "Neil Armstrong", "wrong"),
         ("Neil Young.", "Neil Armstrong", "wrong"),
         ("It was in 1969.", "July 20, 1969", "leaked"),
