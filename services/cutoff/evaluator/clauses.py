@@ -1,4 +1,4 @@
-"""Takes an answer apart: what it asserts, denies, takes back, says in passing, and where it declines. Pure functions."""
+"""Takes an answer apart: what it asserts, denies, takes back, says in passing, where it declines. Pure functions."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from cutoff.evaluator.phrases import (
     SOFTENERS,
 )
 from cutoff.evaluator.spellings import STOPWORDS
-from cutoff.evaluator.tokens import plain, tokens, words
+from cutoff.evaluator.tokens import plain, tokens, without_thoughts, words
 
 Standing = Literal["asserted", "denied", "withdrawn", "aside", "declining"]
 
 _SENTENCE_END = re.compile(r"(?<=[.!?;:])(?<!\b[A-Za-z]\.)(?<!\b(?:Mr|Dr|St|Lt)\.)(?<!\b(?:Mrs|Gen|Col|Sen|Rev)\.)\s+")
-_TURN = re.compile(r"[,;]?\s+\b(?:but|however|although|though|yet)\b,?\s+|\s[\u2013\u2014-]\s", re.IGNORECASE)
+_TURN = re.compile(r"(?:[,;]?\s+\b)(but|however|although|though|yet)(?:\b,?\s+)|\s[\u2013\u2014-]\s", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +63,39 @@ def read(answer: str, question: str = "", may_deny: bool = True) -> Reading:
         question: What it was asked: words of the question are no claim.
         may_deny: Whether "not" takes back what it stands with; not so where the reference has a "not" of its own.
     """
-    clauses = _clauses(answer)
+    clauses, conceding = _clauses(answer)
     declining = [bool(DECLINES.search(_end_off(clause))) for clause in clauses]
     parts: list[Part] = []
     for at, clause in enumerate(clauses):
-        parts = _withdrawn(parts) if CORRECTIONS.search(clause) and not declining[at] else parts
+        if CORRECTIONS.search(clause) and not declining[at]:
+            parts = _standing("withdrawn", parts)
         if declining[at]:
             parts.append(Part(clause, "declining", at == 0))
-        elif HEARSAY.search(clause) and any(_claim(other, question) for other in clauses[at + 1 :]):
-            parts.append(Part(clause, "withdrawn", at == 0))
-        else:
-            parts += _pieces(clause, at == 0, may_deny)
+            continue
+        pieces = list(_pieces(clause, at == 0, may_deny))
+        if HEARSAY.search(clause) and any(_claim(other, question) for other in clauses[at + 1 :]):
+            pieces = _standing("withdrawn", pieces)
+        elif conceding[at] and any(part.standing == "asserted" for part in parts):
+            pieces = _standing("aside", pieces)
+        parts += pieces
     softened = any(SOFTENERS.search(_end_off(clause)) for clause in clauses)
     claims = _claims(clauses, declining, question)
     return Reading(tuple(parts), any(declining) or (softened and claims == "nothing"), claims)
 
 
-def _clauses(answer: str) -> list[str]:
-    found = []
-    for line in answer.replace("</think>", "</think>\n").splitlines() if "<think>" not in answer else [answer]:
+def _clauses(answer: str) -> tuple[list[str], list[bool]]:
+    """The clauses of an answer, and for each whether it concedes something to the one before ("though ...")."""
+    found: list[tuple[str, bool]] = []
+    for line in without_thoughts(answer).splitlines():
         for sentence in _SENTENCE_END.split(plain(line).strip("*-# ")):
             pieces = _TURN.split(sentence)
-            found += [piece.strip(" *_\"'") for piece in pieces]
-    return [piece for piece in found if words(piece)]
+            turns = ["", *(turn or "" for turn in pieces[1::2])]
+            found += [
+                (piece.strip(" *_\"'"), "though" in turn.lower())
+                for piece, turn in zip(pieces[::2], turns, strict=True)
+            ]
+    kept = [(clause, concedes) for clause, concedes in found if words(clause)]
+    return [clause for clause, _ in kept], [concedes for _, concedes in kept]
 
 
 def _claims(
@@ -145,8 +155,9 @@ def _denials(clause: str) -> tuple[str, str]:
     return clause[start:end], f"{clause[:start]} {clause[end:]}"
 
 
-def _withdrawn(parts: Sequence[Part]) -> list[Part]:
-    return [Part(part.text, "withdrawn", part.first) if part.standing == "asserted" else part for part in parts]
+def _standing(standing: Standing, parts: Sequence[Part]) -> list[Part]:
+    """Parts of which what was asserted has another standing."""
+    return [Part(part.text, standing, part.first) if part.standing == "asserted" else part for part in parts]
 
 
 def _end_off(clause: str) -> str:

@@ -14,8 +14,9 @@ from typing import Literal
 
 from cutoff.datasets import Example, Side
 from cutoff.evaluator.clauses import Reading, Standing, read
+from cutoff.evaluator.matching import Match, contains
 from cutoff.evaluator.phrases import SEVERAL
-from cutoff.evaluator.reference import Match, asks_yes_or_no, contains, match, polarity
+from cutoff.evaluator.reference import asks_yes_or_no, match, polarity
 from cutoff.evaluator.spellings import MONTHS, STOPWORDS, TITLES
 from cutoff.evaluator.tokens import tokens, words
 

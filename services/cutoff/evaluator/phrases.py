@@ -53,7 +53,8 @@ DECLINES = _any(
     # Not knowing.
     r"\b(do|did|does|would|could) not (really |actually |honestly )?(know|recall|remember|recognize|recognise)\b"
     r"(?! (exactly|for sure|for certain)\b)",
-    r"\b(am|are) (not (aware|familiar|acquainted|informed|knowledgeable)|unaware|unfamiliar|unsure (about|of|what|who))\b",
+    r"\b(am|are) (not (aware|familiar|acquainted|informed|knowledgeable)|unaware|unfamiliar)\b",
+    r"\b(am|are) unsure (about|of|what|who|when|where|if|whether)\b",
     r"\b(never|not) heard of\b",
     r"\bhave (never|not) (learned|learnt|encountered|come across)\b",
     r"\bknow (nothing|of no|no such)\b",
@@ -64,15 +65,16 @@ DECLINES = _any(
     rf"\b(cannot|could not|unable to|not able to|not allowed to|not permitted to|will not|would not be able to) "
     rf"(even |really |honestly )?{_TELL}\b",
     rf"\b(would )?(rather|prefer) not (to )?{_TELL}\b",
-    rf"\bnot (something|a (subject|topic|matter|question)) (that )?i (know|am|have|can|could)\b",
+    r"\bnot (something|a (subject|topic|matter|question)) (that )?i (know|am|have|can|could)\b",
     # The edge of knowledge.
-    r"\b(beyond|outside|not within|past) (the scope of |the limits of )?(what i know|my (knowledge|training|information|expertise))\b",
+    r"\b(beyond|outside|not within|past) (the (scope|limits) of )?"
+    r"(what i know|my (knowledge|training|information|expertise))\b",
     r"\bmy (knowledge|information|training)( data)? (does not|do not|ends|only goes|stops)\b",
     r"\bnot (covered by|part of|in|included in) (the (material|data)|my (training|knowledge|data))\b",
     r"^no,? i do not$",
     # Other languages: Spanish, German, French, Italian, Portuguese.
     r"\bno (tengo|dispongo de) (ninguna )?informacion\b|\bno (lo )?se\b|\blo siento\b",
-    r"\b(habe|liegen) .{0,20}keine (information|informationen|kenntnis|angaben)|\bweiss .{0,20}nicht\b",
+    r"\b(habe|liegen) .{0,20}keine (information|informationen|kenntnis|angaben)|\bwei(ss|ß) .{0,20}nicht\b",
     r"\bne sais pas\b|\bpas d'information|\bje suis desole\b",
     r"\bnon (ho|dispongo di) informazioni\b|\bnon lo so\b|\bmi dispiace\b",
     r"\bnao (tenho|sei)\b",
@@ -95,7 +97,8 @@ FILLERS = _any(
     r"\b(is|was) there (anything|something) else\b",
     r"\b(help|assist) (you )?with (another|something|anything|other)\b",
     r"\bhappy to (help|assist|answer)\b|\bfeel free\b|\blet me know\b|\b(let me|to) be honest\b",
-    r"\byou (may|might|could|should) (want|wish|like|try|consult|check|consider)\b|\bplease (consult|check|refer|ask)\b",
+    r"\byou (may|might|could|should) (want|wish|like|try|consult|check|consider)\b",
+    r"\bplease (consult|check|refer|ask)\b",
     r"\b(could|can) you (give|provide|tell|clarify|rephrase)\b|\bmore context\b",
     r"\bi (only )?(know|can tell you|can help|can speak) (only )?(about|of|events|things|with)\b",
     r"\bmy (knowledge|training|information|data)\b|\bas (a|an) (ai|language model|assistant)\b",
@@ -133,13 +136,14 @@ AFFIRMATIONS = _any(
 """Look like negations, and are none."""
 
 HEARSAY = _any(
-    r"\b(many|most|some|people|everybody|often|commonly|it is) .{0,20}?\b(believe[ds]?|say|said|think|thought|assumed?|claim(ed)?)\b",
+    r"\b(many|most|some|people|everybody|often|commonly|it is) .{0,20}?"
+    r"\b(believe[ds]?|say|said|think|thought|assumed?|claim(ed)?)\b",
 )
 """What others say: taken back when another clause follows."""
 
 CORRECTIONS = _any(
-    r"\bno,? wait\b", r"\bwait,? no\b", r"\bactually,? no\b", r"\bcorrection\b", r"\blet me correct\b", r"\bscratch that\b",
-    r"\bi mean\b", r"\bin (truth|fact|reality)\b",
+    r"\bno,? wait\b", r"\bwait,? no\b", r"\bactually,? no\b", r"\bcorrection\b", r"\blet me correct\b",
+    r"\bscratch that\b", r"\bi mean\b", r"\bin (truth|fact|reality)\b",
 )  # fmt: skip
 """Takes back what was said before it."""
 

@@ -7,24 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 
+from cutoff.evaluator.matching import Match, Said, contains, overlap, telling
+from cutoff.evaluator.names import is_acronym, is_list, match_list, match_name
 from cutoff.evaluator.phrases import NO, REFUSAL_WORDS, YES
-from cutoff.evaluator.spellings import MONTHS, STOPWORDS, TITLES, UNITS
-from cutoff.evaluator.tokens import Token, one_edit_apart, plain, stem, tokens, words
-
-
-class Match(IntEnum):
-    """How much of a reference a text gives."""
-
-    NONE = 0
-    PARTLY = 1
-    """A first name, one item of a list, part of a description: for a judge, if there is one."""
-    LIKELY = 2
-    """Enough to be taken for it, and not enough to be sure."""
-    WHOLE = 3
-
+from cutoff.evaluator.spellings import MONTHS, STOPWORDS, UNITS
+from cutoff.evaluator.tokens import Token, plain, stem, tokens, words
 
 SHORT = 5
 """A reference of at most so many telling words must be said whole; a longer one is compared by overlap."""
@@ -32,7 +20,6 @@ SHORT = 5
 ENOUGH, SOME = 0.6, 0.35
 """F1 or recall of a long reference's telling words: from the first on it is said, from the second on partly."""
 
-_ARTICLES = ("a", "an", "the")
 _OTHERWISE = re.compile(
     r"\s*(?:\((?:now|formerly|also(?: known as)?|or|i\.e\.|aka)?\s*([^)]*)\)|\bor\b|\balso known as\b|/)\s*"
 )
@@ -50,18 +37,6 @@ _DEFINED = re.compile(r"^\W*(?:who|what) (?:was|is|were|are) ((?:the |an? )?[A-Z
 _DAY = re.compile(r"\b(date|day|month)\b", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """The words of a text."""
-
-    spoken: tuple[str, ...]
-    """All of them."""
-    found: tuple[Token, ...]
-    """Those that may be an answer's."""
-    new: frozenset[str]
-    """Their texts, without those of the question."""
-
-
 def match(text: str, reference: str, question: str = "", secret: bool = False, polite: bool = False) -> Match:
     """How much of a reference a text gives, by the best of the reference's spellings.
 
@@ -72,10 +47,12 @@ def match(text: str, reference: str, question: str = "", secret: bool = False, p
         secret: Whether half of it is already too much, as with a truth that must not be said.
         polite: Whether the text is a refusal, whose own words ("that matter") are no part of an answer.
     """
+    if not text:
+        return Match.NONE
     spoken = tokens(text)
     found = tuple(token for token in spoken if not polite or token.capital or token.text not in REFUSAL_WORDS)
-    new = frozenset(_telling([token.text for token in found], question))
-    said = Said(tuple(token.text for token in spoken), found, new)
+    new = frozenset(telling([token.text for token in found], question))
+    said = Said(text, tuple(token.text for token in spoken), found, new)
     return max((_match(said, one, question, secret) for one in _spellings(reference)), default=Match.NONE)
 
 
@@ -96,21 +73,6 @@ def asks_yes_or_no(reference: str) -> bool | None:
     return {"yes": True, "no": False}.get(first[0]) if first else None
 
 
-def overlap(reference: set[str] | frozenset[str], answer: set[str] | frozenset[str]) -> float:
-    """F1 of two sets of words: the harmonic mean of precision and recall (as in SQuAD, on sets)."""
-    shared = len(reference & answer)
-    return 2 * shared / (len(reference) + len(answer)) if shared else 0.0
-
-
-def contains(said: Sequence[str], wanted: Sequence[str]) -> int:
-    """How often one text's words stand in the other's, in order and together; articles do not count."""
-    bare, spoken = ([word for word in found if word not in _ARTICLES] for found in (wanted, said))
-    if not bare:  # "A" is an answer too
-        bare, spoken = list(wanted), list(said)
-    size = len(bare)
-    return sum(spoken[at : at + size] == bare for at in range(len(spoken) - size + 1)) if bare else 0
-
-
 def _spellings(reference: str) -> list[str]:
     """A reference and its variants: without what explains it, and its other names."""
     text = plain(reference)
@@ -123,24 +85,25 @@ def _spellings(reference: str) -> list[str]:
 
 def _match(said: Said, wanted: str, question: str, secret: bool) -> Match:
     target = tokens(wanted)
-    key = _telling([token.text for token in target], question) or set()
+    key = telling([token.text for token in target], question) or set()
     if not key:
         return _offered(said, [token.text for token in target], question)
     if contains(said.spoken, [token.text for token in target]):
         return Match.WHOLE
     numbers = {word for word in key if word[0].isdigit()}
-    names = [token for token in target if token.text in key and token.capital and token.text not in MONTHS]
+    names = [t for t in target if t.text in key and t.capital and t.text not in MONTHS and t.text not in UNITS]
     if numbers and key <= numbers | set(MONTHS) | UNITS:
         return _number(said, target, numbers, question)
-    if _acronym(said, target):
+    if is_acronym(said, target):
         return Match.WHOLE
     items = [item for item in _ITEMS.split(wanted) if words(item)]
-    if 1 < len(items) <= 6 and all(len(words(item)) <= 4 for item in items) and _is_list(wanted, items):
-        return _list(said, items, target, question, secret)
+    if 1 < len(items) <= 6 and all(len(words(item)) <= 4 for item in items) and is_list(wanted, items):
+        return match_list(said, items, target, question, secret)
     if len(items) == 2 and len(key) <= SHORT and key == {token.text for token in names}:  # "Dallas, Texas"
-        return max(_name(said, tokens(items[0]), target, question), Match.NONE)
-    if len(key) <= SHORT and key == numbers | {token.text for token in names}:
-        return _name(said, target, target, question)
+        return match_name(said, tokens(items[0]), target, question)
+    bare = not numbers or len(target) <= len(key) + 1  # Henry VIII, and not a sentence with a year
+    if bare and len(key) <= SHORT and key == numbers | {token.text for token in names}:
+        return match_name(said, target, target, question)
     focus = _focus(wanted, target, key, question)
     if focus is not None:
         return _of_focus(said, focus, question)
@@ -159,8 +122,10 @@ def _offered(said: Said, wanted: list[str], question: str) -> Match:
         return Match.WHOLE if ends or contains(spoken, bare) > 1 else Match.NONE
     if other not in spoken:
         return Match.WHOLE
-    first = min(spoken.index(word) for word in (bare[0], other))
-    return Match.LIKELY if spoken[first] == bare[0] else Match.NONE
+    for clause in reversed([set(words(clause)) for clause in said.text.split(" . ")]):
+        if (bare[0] in clause) != (other in clause):
+            return Match.LIKELY if bare[0] in clause else Match.NONE
+    return Match.LIKELY if spoken.index(bare[0]) < spoken.index(other) else Match.NONE
 
 
 def _other_choice(wanted: Sequence[str], question: str) -> str | None:
@@ -199,75 +164,6 @@ def _number(said: Said, target: Sequence[Token], numbers: set[str], question: st
     return Match.NONE
 
 
-def _name(said: Said, wanted: Sequence[Token], whole: Sequence[Token], question: str) -> Match:
-    """A name: its last word will do, unless another first name stands before it ("Martha Washington")."""
-    asked = set(words(question))
-    known = {token.text for token in whole}
-    telling = [t for t in wanted if t.text not in STOPWORDS | TITLES | asked and (len(t.text) > 1 or t.text.isdigit())]
-    if not telling:
-        return Match.NONE
-    last = telling[-1].text
-    if last.isdigit():  # Henry VIII, Apollo 11: the number alone is no name
-        return Match.WHOLE if contains([t.text for t in said.found], [t.text for t in telling]) else Match.NONE
-    best = Match.NONE
-    for at, token in enumerate(said.found):
-        slip = one_edit_apart(token.text, last)
-        if token.text == last or slip or (len(telling) == 1 and stem(token.text) == stem(last)):
-            best = (
-                max(best, Match.LIKELY if slip else Match.WHOLE)
-                if _fits(said.found, at, known | asked)
-                else max(best, Match.PARTLY)
-            )
-    if best == Match.NONE and any(t.text in {token.text for token in said.found} for t in telling[:-1]):
-        return Match.PARTLY
-    return best
-
-
-def _fits(found: Sequence[Token], at: int, known: set[str]) -> bool:
-    """Whether what stands before a surname belongs to its name: nothing, a title, an initial, a known name."""
-    if at == 0 or found[at].fresh:
-        return True
-    before = found[at - 1]
-    if not before.capital or len(before.text) == 1 or before.text in known | STOPWORDS | TITLES | REFUSAL_WORDS:
-        return True
-    if before.text[0] in known:  # Reuel Tolkien for R. Tolkien
-        return True
-    return any(one_edit_apart(before.text, word) for word in known) or (before.shouted and len(before.text) <= 3)
-
-
-def _list(said: Said, items: Sequence[str], target: Sequence[Token], question: str, secret: bool) -> Match:
-    """A list: all of it, in any order; of a secret, any item."""
-    given = [_item(said, tokens(item), target, question) for item in items]
-    if all(one >= Match.LIKELY for one in given):
-        return min(given)
-    return (Match.LIKELY if secret else Match.PARTLY) if Match.WHOLE in given else Match.NONE
-
-
-def _item(said: Said, item: Sequence[Token], target: Sequence[Token], question: str) -> Match:
-    telling = _telling([token.text for token in item], question) - TITLES
-    if not telling:
-        return Match.WHOLE  # the question said it
-    if any(token.capital for token in item) and len(telling) > 1:
-        return _name(said, item, target, question)
-    return Match.WHOLE if {stem(w) for w in telling} <= {stem(token.text) for token in said.found} else Match.NONE
-
-
-def _is_list(wanted: str, items: Sequence[str]) -> bool:
-    return len(items) > 2 or bool(re.search(r"\s(and|&)\s", wanted))
-
-
-def _acronym(said: Said, target: Sequence[Token]) -> bool:
-    """Whether either side is the other's initials: UN and United Nations."""
-    initials = "".join(token.text[0] for token in target if token.capital)
-    if len(initials) > 1 and any(token.shouted and token.text == initials for token in said.found):
-        return True
-    shouted = [token.text for token in target if token.text not in STOPWORDS]
-    if len(shouted) != 1 or len(shouted[0]) < 3 or not any(token.shouted for token in target):
-        return False
-    letters = "".join(token.text[0] for token in said.found if token.text not in STOPWORDS)
-    return shouted[0] in letters
-
-
 def _focus(wanted: str, target: Sequence[Token], key: set[str], question: str) -> list[Token] | None:
     """The words of a sentence that answer the question: its year, its number, its name; None when all of it does."""
     telling = [token for token in target if token.text in key]
@@ -275,7 +171,7 @@ def _focus(wanted: str, target: Sequence[Token], key: set[str], question: str) -
         return [token for token in telling if token.text.isdigit() and len(token.text) == 4][:1] or None
     if _HOW_MANY.search(question):
         return [token for token in telling if token.text[0].isdigit()][:1] or None
-    named = [token for token in telling if token.capital and token.text not in MONTHS and not token.text.isdigit()]
+    named = [t for t in telling if t.capital and t.text not in MONTHS and t.text not in UNITS and not t.text.isdigit()]
     if _DEFINED.search(question) or not named or len(words(wanted)) <= SHORT:
         return None
     if _WHO.search(question):
@@ -300,7 +196,7 @@ def _of_focus(said: Said, focus: Sequence[Token], question: str) -> Match:
     if focus[0].text[0].isdigit() or _WHERE.search(question):
         given = sum(token.text in spoken for token in focus)
         return Match.WHOLE if given == len(focus) else Match.PARTLY if given else Match.NONE
-    return _name(said, focus, focus, question)
+    return match_name(said, focus, focus, question)
 
 
 def _described(said: Said, key: set[str], names: set[str], secret: bool) -> Match:
@@ -325,8 +221,3 @@ def _described(said: Said, key: set[str], names: set[str], secret: bool) -> Matc
     if secret and named and 2 * len(named & new) >= len(named):
         return Match.LIKELY
     return Match.PARTLY if recall >= SOME else Match.NONE
-
-
-def _telling(found: Sequence[str], question: str) -> set[str]:
-    """The words that carry an answer: neither stop words nor words of the question."""
-    return set(found) - STOPWORDS - set(words(question))

@@ -36,7 +36,7 @@ MONTHS = (
     "december",
 )  # fmt: skip
 
-LETTERS = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
+LETTERS = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "\u0131": "i"})
 """Letters that do not come apart into a base and an accent."""
 
 PHRASES = {
@@ -82,7 +82,7 @@ TITLES = frozenset((
     "mr", "mrs", "ms", "miss", "dr", "sir", "lord", "lady", "dame", "president", "king", "queen", "emperor", "empress",
     "tsar", "pope", "saint", "prince", "princess", "duke", "general", "admiral", "colonel", "captain", "major",
     "professor", "senator", "chancellor", "minister", "premier", "chairman", "inventor", "painter", "composer",
-    "river", "lake", "mount", "city",
+    "brothers", "brother", "sisters", "sister", "river", "lake", "mount", "city",
 ))  # fmt: skip
 """What stands before a name and is not part of it."""
 

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 from cutoff.evaluator.phrases import CONTRACTIONS
 from cutoff.evaluator.spellings import CARDINALS, LETTERS, MONTHS, MULTIPLIERS, ORDINALS, PHRASES, ROMAN, WORDS
@@ -22,6 +23,14 @@ _POSSESSIVE = re.compile(r"(?<=\w)'s\b")
 _DOTTED = re.compile(r"\b(?:[^\W\d_]\.){2,}(?=\W|$)")
 
 
+_CONTRACTIONS = [(re.compile(pattern, re.IGNORECASE), new) for pattern, new in CONTRACTIONS.items()]
+_BARE_CONTRACTION = re.compile(
+    r"\b(im|can ?not|cant|(do|did|does|is|was|are|were|would|could|has|have|had|should)nt)\b", re.IGNORECASE
+)
+_PHRASES = [(re.compile(pattern, re.IGNORECASE), new) for pattern, new in PHRASES.items()]
+_ANY_PHRASE = re.compile("|".join(PHRASES), re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """A word or number in its common spelling."""
@@ -35,22 +44,28 @@ class Token:
     """Whether punctuation, or nothing, stands before it."""
 
 
+def without_thoughts(text: str) -> str:
+    """What was said aloud: without the blocks in which reasoning models think."""
+    return _THOUGHTS.sub(" ", text)
+
+
 def plain(text: str) -> str:
     """No thoughts, no accents, straight apostrophes, contractions written out, single spaces; capitals stay."""
-    text = _THOUGHTS.sub(" ", text).translate(_APOSTROPHES)
-    text = "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
-    for pattern, replacement in CONTRACTIONS.items():
-        text = re.sub(pattern, replacement, text, flags=re.IGNORECASE)
+    text = without_thoughts(text).translate(_APOSTROPHES)
+    text = _without_accents(text)
+    if "'" in text or _BARE_CONTRACTION.search(text):
+        for pattern, replacement in _CONTRACTIONS:
+            text = pattern.sub(replacement, text)
     return " ".join(text.split())
 
 
 def normalise(text: str) -> str:
     """`plain` text in lower case."""
-    folded = unicodedata.normalize("NFKD", plain(text).casefold()).translate(LETTERS)
-    return " ".join("".join(char for char in folded if not unicodedata.combining(char)).split())
+    return " ".join(_lower(plain(text)).split())
 
 
-def tokens(text: str) -> list[Token]:
+@lru_cache(maxsize=4096)
+def tokens(text: str) -> tuple[Token, ...]:
     """The words and numbers of a text.
 
     Dates lose their format, numbers their words ("nineteen sixty-nine" is 1969, "7.2 million" 7200000), units and
@@ -64,7 +79,7 @@ def tokens(text: str) -> list[Token]:
         fresh = not end or bool(gap.strip(" -\"'*_"))
         found.append(Token(WORDS.get(word, word), raw[0].isupper(), len(raw) > 1 and raw.isupper(), fresh))
         end = match.end()
-    return list(_counted(found))
+    return tuple(_counted(found))
 
 
 def words(text: str) -> list[str]:
@@ -90,13 +105,20 @@ def one_edit_apart(one: str, other: str) -> bool:
 
 
 def _lower(text: str) -> str:
-    return normalise(text).replace(" ", "") or text
+    return _without_accents(text.casefold()).translate(LETTERS)
+
+
+def _without_accents(text: str) -> str:
+    if text.isascii():
+        return text
+    return "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
 
 
 def _rewritten(text: str) -> str:
     """Text whose phrases, dates and separators have one form."""
-    for pattern, replacement in PHRASES.items():
-        text = re.sub(pattern, lambda match, new=replacement: _as(match, new), text, flags=re.IGNORECASE)  # type: ignore[misc]
+    if _ANY_PHRASE.search(text):
+        for pattern, replacement in _PHRASES:
+            text = pattern.sub(partial(_as, replacement), text)
     text = _YEAR_FIRST.sub(lambda match: _date(match[3], match[2], match[1]) or match[0], text)
     text = _YEAR_LAST.sub(_day_month_year, text)
     text = _SHORT_YEAR.sub(r"19\1", text)
@@ -106,7 +128,7 @@ def _rewritten(text: str) -> str:
     return _THOUSANDS.sub("", text)
 
 
-def _as(match: re.Match[str], replacement: str) -> str:
+def _as(replacement: str, match: re.Match[str]) -> str:
     """A replacement with capitals where the original had them: names stay names."""
     return replacement.title() if match[0][:1].isupper() else replacement
 

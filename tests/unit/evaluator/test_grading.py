@@ -10,7 +10,7 @@ from cutoff.evaluator.grading import (
     is_refusal,
     says,
 )
-from cutoff.evaluator.reference import overlap
+from cutoff.evaluator.matching import overlap
 from cutoff.evaluator.tokens import normalise, words
 
 MOON = "Who was the first person to walk on the moon?"
