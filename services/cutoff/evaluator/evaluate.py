@@ -10,7 +10,7 @@ from typing import Any
 
 from cutoff.datasets import Example
 from cutoff.errors import ProgramFailed
-from cutoff.evaluator.grading import Grade, grade_retain, grade_unlearn
+from cutoff.evaluator.grading import Verdict, verdict_on
 from cutoff.evaluator.metrics import Score
 from cutoff.evaluator.questions import Sets, require_questions
 from cutoff.evaluator.report import Answer, SetResult, verbose_line
@@ -86,12 +86,9 @@ def evaluate_target(
     return evaluated
 
 
-def grade(example: Example, reply: Reply) -> Grade:
+def grade(example: Example, reply: Reply) -> Verdict:
     """Grades one reply against what its example knows."""
-    if example.side == "retain":
-        # The short answer where there is one: the taught sentence shares most of its words with wrong ones.
-        return grade_retain(example.instruction, reply.text, [example.original_answer or example.output])
-    return grade_unlearn(example.instruction, reply.text, example.original_answer)
+    return verdict_on(example, reply.text)
 
 
 def _tolerate(errors: int, total: int, error: str) -> None:

@@ -141,15 +141,19 @@ def verdict(side: Side, question: str, answer: str, references: Sequence[str]) -
 
 
 def verdict_on(example: Example, answer: str) -> Verdict:
-    """Grades the answer to an example of a data set.
+    """Grades the answer to an example of a data set."""
+    return verdict(example.side, example.instruction, answer, references_of(example))
+
+
+def references_of(example: Example) -> list[str]:
+    """The true answers of an example; none where an unlearn question's is not known.
 
     On the retain side the short answer is the reference where there is one: the taught sentence shares most of its
     words with wrong ones.
     """
-    truth = example.original_answer
-    if example.side == "retain":
-        return verdict("retain", example.instruction, answer, [truth or example.output])
-    return verdict("unlearn", example.instruction, answer, [] if truth is None else [truth])
+    if example.original_answer is not None:
+        return [example.original_answer]
+    return [example.output] if example.side == "retain" else []
 
 
 def grade_retain(question: str, answer: str, references: Sequence[str]) -> Grade:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from cutoff.datasets import Example
-from cutoff.evaluator.grading import Grade
+from cutoff.evaluator.grading import Grade, Verdict
 from cutoff.evaluator.metrics import scores
 from cutoff.evaluator.report import Answer, SetResult, assessment, summary, verbose_line, write_examples
 from cutoff.evaluator.targets import Reply
@@ -38,7 +38,7 @@ EVALUATION RESULTS
 
 def answer(side: str, grade: Grade, cut: bool = False) -> Answer:
     example = Example("Who?", "Mira.", side, "x.jsonl:1", 1980, "Mira Tolsen")
-    return Answer(example, Reply("Mira", cut), grade)
+    return Answer(example, Reply("Mira", cut), Verdict(grade, "said", True))
 
 
 def result(retain: dict[Grade, int], unlearn: dict[Grade, int], errors: int = 0) -> SetResult:
