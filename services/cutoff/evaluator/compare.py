@@ -5,7 +5,6 @@ Grades are given by key, any value that names a question: (set, side, question),
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -102,8 +101,11 @@ def mcnemar(one_way: int, other_way: int) -> float:
         other_way: Pairs that changed the other way.
     """
     changed = one_way + other_way
-    tail = sum(math.comb(changed, count) for count in range(min(one_way, other_way) + 1))
-    return min(1.0, float(2 * tail / 2**changed)) if changed else 1.0
+    term, tail = 1, 0
+    for count in range(min(one_way, other_way) + 1):
+        tail += term  # changed over count, each from the one before it
+        term = term * (changed - count) // (count + 1)
+    return min(1.0, 2 * tail / 2**changed)
 
 
 _WORDS: Mapping[Grade, tuple[str, str]] = {

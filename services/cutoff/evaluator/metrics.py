@@ -193,7 +193,9 @@ def _sentence(row: Requirement, value: float, bar: Bar) -> str:
     shown = f"{value:.2f}" if f"{value:.2f}" != f"{limit:.2f}" or value == limit else f"{value:.4f}"
     if value == limit:
         return f"{row.name} {shown} is not {'above' if row.higher_is_better else 'below'} the {bar} {limit:.2f}"
-    return f"{row.name} {shown} is {'below' if row.higher_is_better else 'above'} the {bar} {limit:.2f}"
+    gap = abs(value - limit)
+    by = f"{gap:.2f}" if gap >= 0.005 else f"{gap:.4f}"
+    return f"{row.name} {shown} is {'below' if row.higher_is_better else 'above'} the {bar} {limit:.2f} by {by}"
 
 
 def _score_from(value: Mapping[str, Any] | None) -> Score | None:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from cutoff.artifacts import publishing
-from cutoff.datasets import Example
+from cutoff.datasets import Example, Side
+from cutoff.evaluator import memorization
 from cutoff.evaluator.advice import advice
 from cutoff.evaluator.grading import GRADES, Grade, Verdict
+from cutoff.evaluator.memorization import Memorization
 from cutoff.evaluator.metrics import Graded, Score, Scores, document_scores, missed, scores
 from cutoff.evaluator.result import EvaluationResult
 from cutoff.evaluator.targets import Reply
@@ -48,6 +50,8 @@ class SetResult:
     answers: tuple[Answer, ...]
     errors: int
     """Questions that got no answer; they count nowhere else."""
+    memorization: Mapping[Side, Memorization] | None = None
+    """What the target holds of the true answers; None where nobody measured."""
 
     @property
     def scores(self) -> Scores:
@@ -61,6 +65,7 @@ class SetResult:
             **measured.as_dict(),
             "document": document_scores(answer.graded for answer in self.answers).as_dict(),
             "by_year": self.by_year(),
+            "memorization": None if self.memorization is None else memorization.as_json(self.memorization),
             "grades": self.grades(),
             "undecided": sum(not answer.verdict.decided for answer in self.answers),
             "judged": sum(answer.verdict.rule == "judge" for answer in self.answers),

@@ -75,12 +75,30 @@ class AdviceLine(_Part):
     because: str
 
 
+class MeanValue(_Part):
+    """A mean over `count` questions."""
+
+    value: float
+    count: int
+
+
+class MemorizationMeans(_Part):
+    """What a model still holds of the true answers of one side (`memorization`); null where it was not measured."""
+
+    probability: MeanValue | None
+    rouge_l: MeanValue | None
+    truth_ratio: MeanValue | None
+    extraction_strength: MeanValue | None
+
+
 class SetShares(MetricShares):
     """One set of questions."""
 
     document: DocumentShares
     by_year: list[YearShares] | None
     """The earliest year first; null when no question has a year."""
+    memorization: dict[Side, MemorizationMeans] | None
+    """By side; null where the true answers' likelihood was not asked for."""
     grades: dict[Side, dict[Grade, int]]
     """The confusion matrix: of the questions of a side (expected: correct, refused), how many got which grade."""
     undecided: int
