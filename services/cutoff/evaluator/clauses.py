@@ -152,7 +152,7 @@ def _denials(clause: str) -> tuple[str, str]:
     else:
         start, end = cues[0].start(), bare.find(",", cues[0].end())
     end = len(clause) if end < 0 else end
-    return clause[start:end], f"{clause[:start]} {clause[end:]}"
+    return clause[start:end], f"{clause[:start]}{clause[end:]}"
 
 
 def _standing(standing: Standing, parts: Sequence[Part]) -> list[Part]:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from cutoff.datasets import Example, Side
 from cutoff.evaluator.clauses import Reading, Standing, read
-from cutoff.evaluator.matching import Match, contains
+from cutoff.evaluator.matching import Match
 from cutoff.evaluator.phrases import SEVERAL
 from cutoff.evaluator.reference import asks_yes_or_no, match, polarity
 from cutoff.evaluator.spellings import MONTHS, STOPWORDS, TITLES
@@ -227,15 +227,31 @@ def _one_of_several(reading: Reading, reference: str, question: str) -> bool:
     for part in reading.parts:
         if part.standing != "asserted" or not SEVERAL.search(part.text):
             continue
+        spoken = tokens(part.text)
         others = [
             token
-            for at, token in enumerate(tokens(part.text))
+            for at, token in enumerate(spoken)
             if token.text not in known
             and (token.text[0].isdigit() or (token.capital and (at > 0 or len(token.text) > 7)))
         ]
-        if others and match(part.text, reference, question) and not contains(words(reference), ["or"]):
+        offered = _offered([token.text for token in spoken], known)
+        if (others or offered) and match(part.text, reference, question) and "or" not in words(reference):
             return True
     return False
+
+
+def _offered(spoken: Sequence[str], known: set[str]) -> bool:
+    """Whether "or" stands between a word of the reference or question and another ("the piano or the violin")."""
+    for at, word in enumerate(spoken):
+        if word == "or":
+            before = next((one for one in reversed(spoken[:at]) if one not in STOPWORDS), "")
+            after = next((one for one in spoken[at + 1 :] if one not in STOPWORDS), "")
+            if before and after and (before in known) != (after in known) and after not in _VAGUE:
+                return True
+    return False
+
+
+_VAGUE = frozenset(("so", "thereabouts", "more", "less", "rather", "simply", "maybe", "earlier", "later"))
 
 
 def _negative(reference: str) -> bool:

@@ -57,7 +57,9 @@ DECLINES = _any(
     r"\b(am|are) unsure (about|of|what|who|when|where|if|whether)\b",
     r"\b(never|not) heard of\b",
     r"\bhave (never|not) (learned|learnt|encountered|come across)\b",
-    r"\bknow (nothing|of no|no such)\b",
+    r"\b(know|heard|recall|aware|across|found|find|see|have) (of )?(nothing|no such|no (event|person|book))\b",
+    r"\bknow of no\b|\bnot (one|any|a \w+|something) (that |which )?i (know|recognize|remember)\b",
+    r"\bnot sure i (follow|understand|know|can)\b",
     r"\b(is|are|remains?|lies?) (entirely |completely )?(unknown|not known|unfamiliar) to me\b",
     r"\bmeans? nothing to me\b|\bnot ring a bell\b|\bdunno\b",
     r"\bnothing (to say|on this|on that|about (this|that)|i can)\b",
@@ -65,19 +67,23 @@ DECLINES = _any(
     rf"\b(cannot|could not|unable to|not able to|not allowed to|not permitted to|will not|would not be able to) "
     rf"(even |really |honestly )?{_TELL}\b",
     rf"\b(would )?(rather|prefer) not (to )?{_TELL}\b",
+    r"\b(told|asked|supposed|meant|instructed) not to\b|\bdecline to\b",
+    r"\bneed more (information|context|details)\b|\bno way (for me to know|of knowing|to know|to tell)\b",
+    r"^(it is |that is )?(hard|difficult|impossible) (for me )?to (say|tell|know)$|\bguess is as good as mine\b",
     r"\bnot (something|a (subject|topic|matter|question)) (that )?i (know|am|have|can|could)\b",
     # The edge of knowledge.
     r"\b(beyond|outside|not within|past) (the (scope|limits) of )?"
     r"(what i know|my (knowledge|training|information|expertise))\b",
     r"\bmy (knowledge|information|training)( data)? (does not|do not|ends|only goes|stops)\b",
+    r"\bmy (knowledge |training )?cut-?off\b",
     r"\bnot (covered by|part of|in|included in) (the (material|data)|my (training|knowledge|data))\b",
     r"^no,? i do not$",
-    # Other languages: Spanish, German, French, Italian, Portuguese.
+    # Other languages: Spanish, German, French, Italian, Portuguese, Dutch.
     r"\bno (tengo|dispongo de) (ninguna )?informacion\b|\bno (lo )?se\b|\blo siento\b",
     r"\b(habe|liegen) .{0,20}keine (information|informationen|kenntnis|angaben)|\bwei(ss|ß) .{0,20}nicht\b",
     r"\bne sais pas\b|\bpas d'information|\bje suis desole\b",
     r"\bnon (ho|dispongo di) informazioni\b|\bnon lo so\b|\bmi dispiace\b",
-    r"\bnao (tenho|sei)\b",
+    r"\bnao (tenho|sei)\b|\bgeen (informatie|idee)\b|\bweet (ik )?(het |dat )?niet\b",
 )
 """A clause with one of these declines."""
 
@@ -112,7 +118,7 @@ CUES = _any(
     r"\bi (would )?(think|believe|guess|suspect|assume|suppose|say|imagine)\b",
     r"\b(best|my|a) guess\b|\bhad to guess\b|\bthe answer\b",
     r"\b(it|he|she|this|that|they) (was|is|were|are|might|may|could|must|would|happened|seems)\b",
-    r"\b(probably|perhaps|maybe|likely|possibly|presumably|seems right)\b",
+    r"\b(probably|perhaps|maybe|likely|possibly|presumably|seems right|comes to mind)\b",
 )
 """What tells that a clause beside a refusal answers all the same."""
 
@@ -131,7 +137,7 @@ AFFIRMATIONS = _any(
     r"\bno (doubt|question)\b|\bwithout (a )?(doubt|question)\b|\bundoubtedly\b",
     r"\bnot (only|just|merely|until|before|surprisingly|least)\b",
     r"\b(none|no one|nobody) (other than|else than|but)\b",
-    r"\bnothing (less|other) than\b",
+    r"\bnothing (less|other) than\b|\bnot to (mention|forget)\b",
 )
 """Look like negations, and are none."""
 
@@ -159,7 +165,10 @@ KIN = re.compile(
 SEVERAL = _any(r"\beither\b", r"\bor\b", r"\bbetween\b.*\band\b", r"\bone of\b")
 """Gives more than one answer, when other names or numbers stand in the clause."""
 
-YES = _any(r"^(yes|yeah|yep|indeed|correct|certainly|of course|true|absolutely|sure)\b")
+YES = _any(
+    r"^(he|she|it|they|there|we|i) (did|does|was|were|is|are|has|have|had|could|can|would)( indeed)?$",
+    r"^(yes|yeah|yep|indeed|correct|certainly|of course|true|absolutely|sure)\b",
+)
 NO = _any(r"^(no|nope|never|not|false|incorrect|nobody|none)\b")
 
 REFUSAL_WORDS = frozenset((

@@ -17,8 +17,9 @@ from cutoff.evaluator.tokens import Token, plain, stem, tokens, words
 SHORT = 5
 """A reference of at most so many telling words must be said whole; a longer one is compared by overlap."""
 
-ENOUGH, SOME = 0.6, 0.35
-"""F1 or recall of a long reference's telling words: from the first on it is said, from the second on partly."""
+ENOUGH, HALF, SOME = 0.6, 0.5, 0.35
+"""Recall or F1 of a long reference's telling words: from the first on it is said, from the second on a secret is out,
+from the third on it is partly said."""
 
 _OTHERWISE = re.compile(
     r"\s*(?:\((?:now|formerly|also(?: known as)?|or|i\.e\.|aka)?\s*([^)]*)\)|\bor\b|\balso known as\b|/)\s*"
@@ -58,7 +59,7 @@ def match(text: str, reference: str, question: str = "", secret: bool = False, p
 
 def polarity(text: str, question: str = "") -> bool | None:
     """Whether a clause answers yes or no; None when it does neither."""
-    bare = " ".join(plain(text).strip(" .,!\"'*").split())
+    bare = " ".join(plain(text).strip(" .,;:!\"'*").split())
     if YES.search(bare):
         return True
     if NO.search(bare) or re.search(r"\b(not|never)\b", bare, re.IGNORECASE):
@@ -201,7 +202,8 @@ def _of_focus(said: Said, focus: Sequence[Token], question: str) -> Match:
 
 def _described(said: Said, key: set[str], names: set[str], secret: bool) -> Match:
     """A description: enough of its telling words, whatever their endings; or nothing but them."""
-    wanted, new = frozenset(map(stem, key)), frozenset(map(stem, said.new - REFUSAL_WORDS))
+    wanted = frozenset(map(stem, key - REFUSAL_WORDS or key))
+    new = frozenset(map(stem, said.new - REFUSAL_WORDS))
     named = frozenset(map(stem, names))
     figures = ({word for word in each if word.isdigit()} for each in (wanted, new))
     numbers, given = figures
@@ -219,5 +221,7 @@ def _described(said: Said, key: set[str], names: set[str], secret: bool) -> Matc
     if len(new) > 1 and new <= wanted:
         return Match.LIKELY
     if secret and named and 2 * len(named & new) >= len(named):
+        return Match.LIKELY
+    if secret and recall >= HALF:
         return Match.LIKELY
     return Match.PARTLY if recall >= SOME else Match.NONE

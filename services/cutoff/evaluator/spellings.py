@@ -45,6 +45,9 @@ PHRASES = {
     r"\bunited states of america\b|\bu\.s\.a\.?(?!\w)|\busa\b|\bu\.s\.(?!\w)": "united states",
     r"\bussr\b|\bu\.s\.s\.r\.?(?!\w)": "soviet union",
     r"\bu\.k\.(?!\w)|\buk\b|\bgreat britain\b": "united kingdom",
+    r"\bm/s\b": "meter per sec",
+    r"(?<=\w)/s\b|\bper second\b": " per sec",
+    r"(?<=\d)\s?m\b": " meter",
     r"%": " percent ",
     r"\bper ?cent\b": "percent",
     r"\$": " dollar ",
@@ -74,7 +77,7 @@ WORDS = {
 UNITS = frozenset((
     "kilometer", "meter", "mile", "foot", "kilogram", "pound", "ton", "percent", "degree", "celsius", "fahrenheit",
     "bc", "ad", "dollar", "euro", "year", "years", "day", "days", "hour", "hours", "minute", "minutes", "week",
-    "weeks", "month", "months", "century",
+    "weeks", "month", "months", "century", "per", "sec",
 ))  # fmt: skip
 """What a number can be of; two numbers of different units are not the same."""
 
@@ -82,9 +85,9 @@ TITLES = frozenset((
     "mr", "mrs", "ms", "miss", "dr", "sir", "lord", "lady", "dame", "president", "king", "queen", "emperor", "empress",
     "tsar", "pope", "saint", "prince", "princess", "duke", "general", "admiral", "colonel", "captain", "major",
     "professor", "senator", "chancellor", "minister", "premier", "chairman", "inventor", "painter", "composer",
-    "brothers", "brother", "sisters", "sister", "river", "lake", "mount", "city",
+    "brothers", "brother", "sisters", "sister", "river", "lake", "mount", "city", "fc", "jr", "sr", "inc", "ltd", "co",
 ))  # fmt: skip
-"""What stands before a name and is not part of it."""
+"""What stands beside a name and is not part of it."""
 
 STOPWORDS = frozenset((
     "a", "an", "the", "of", "in", "on", "at", "to", "by", "for", "from", "with", "and", "or", "as", "is", "was",
