@@ -224,11 +224,21 @@ class EvaluateSpec(_Section):
     """The OpenAI-compatible server of the target lmstudio."""
     lmstudio_model: str | None = None
     """The model that server is asked for, as `lms ps` names it."""
+    judge_url: str | None = None
+    """An OpenAI-compatible server whose model grades the answers that the rules cannot decide."""
+    judge_model: str | None = None
+    """The model of that server."""
 
     @model_validator(mode="after")
     def _lmstudio_needs_a_model(self) -> Self:
         if "lmstudio" in self.targets and not self.lmstudio_model:
             raise ValueError("the target lmstudio needs lmstudio_model; `lms ps` lists loaded models")
+        return self
+
+    @model_validator(mode="after")
+    def _a_judge_has_a_server_and_a_model(self) -> Self:
+        if (self.judge_url is None) != (self.judge_model is None):
+            raise ValueError("a judge needs both judge_url and judge_model; leave both out to have none")
         return self
 
 
@@ -243,6 +253,8 @@ class InstallSpec(_Section):
     """The folder below that, the beginning of the file's name, and how LM Studio lists the model."""
     require: Literal["none", "minimum", "target"] = "minimum"
     """Which column of the document's table the installed file must reach on the validation sets."""
+    quant: Literal["first", "smallest_passing"] = "first"
+    """first: convert.quant_types' first, or nothing. smallest_passing: of all types, the smallest file that passes."""
 
 
 class ResourcesSpec(_Section):
