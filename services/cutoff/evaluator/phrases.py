@@ -75,7 +75,7 @@ DECLINES = _any(
     r"\b(beyond|outside|not within|past) (the (scope|limits) of )?"
     r"(what i know|my (knowledge|training|information|expertise))\b",
     r"\bmy (knowledge|information|training)( data)? (does not|do not|ends|only goes|stops)\b",
-    r"\bmy (knowledge |training )?cut-?off\b",
+    r"\bmy (knowledge |training )?cut-?off\b|\bnot (been )?trained on\b",
     r"\bnot (covered by|part of|in|included in) (the (material|data)|my (training|knowledge|data))\b",
     r"^no,? i do not$",
     # Other languages: Spanish, German, French, Italian, Portuguese, Dutch.

@@ -1,4 +1,4 @@
-"""The grader against answers that were graded by hand. `docs/scores.md` says how the three files came about."""
+"""The grader against answers that were graded by hand. `docs/scores.md` says how the files came about."""
 
 import json
 import sys
@@ -10,8 +10,8 @@ import pytest
 from cutoff.evaluator.grading import GRADES, verdict
 
 FOLDER = Path(__file__).parent / "labelled"
-FILES = ("tuned", "unseen", "fresh")
-AGREEMENT = {"tuned": 0.99, "unseen": 0.99, "fresh": 0.90}
+FILES = ("tuned", "unseen", "fresh", "last")
+AGREEMENT = {"tuned": 0.99, "unseen": 0.99, "fresh": 0.91, "last": 0.97}
 """What was reached when the rules were last changed, less an answer."""
 PER_CLASS = 0.95
 """Precision and recall of each class over all files."""
