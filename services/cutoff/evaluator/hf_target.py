@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from cutoff.datasets import PromptTemplate, template_of
 from cutoff.errors import Fault, InvalidInput, OutOfMemory
+from cutoff.evaluator.greedy import can_decode, decode
 from cutoff.evaluator.targets import Reply
 from cutoff.hub import check_model_folder, load_tokenizer, resolve_base_model, tokenizer_files, trusts_remote_code
 from cutoff.stage.report import Reporter
@@ -41,6 +43,7 @@ class HfTarget:
         self._batch = batch
         self._stops = _stop_ids(model, template)
         self._pad = _pad_id(template)
+        self._decodes = can_decode(model)
         # Replaced, not only overridden: generate() fills what a call leaves open from the model's own settings,
         # and those may hold a repetition penalty, which neither training nor llama.cpp would follow.
         settings: Any = GenerationConfig
@@ -49,37 +52,55 @@ class HfTarget:
     def answers(self, questions: Sequence[str], max_tokens: int) -> Iterator[tuple[int, Reply]]:
         """Answers in batches of similar length, the longest first: what does not fit fails at once.
 
+        In float32 the answers are those of asking one question after the other: where a batch nearly had to toss a
+        coin, the question is asked again alone.
+
         Raises:
             OutOfMemory: Not even one question fits.
         """
-        prompts = self._template.ids([self._template.prompt(question) for question in questions])
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
-        while order:
-            batch = order[: self._batch]
+        prompts = self._template.ids(self._template.prompts(questions))
+        left = dict.fromkeys(sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True))
+        while left:
+            batch = list(islice(left, self._batch))
             try:
-                replies = self._generate([prompts[index] for index in batch], max_tokens)
+                for at, reply in self._generate([prompts[index] for index in batch], max_tokens):
+                    del left[batch[at]]
+                    yield batch[at], reply
             except torch.OutOfMemoryError as error:
                 self._shrink(error)
-                continue
-            order = order[len(batch) :]
-            yield from zip(batch, replies, strict=True)
+
+    def _generate(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Iterator[tuple[int, Reply]]:
+        """Yields (place among the prompts, reply) as replies are complete."""
+        if not self._decodes:
+            yield from enumerate(self._generated(prompts, max_tokens))
+            return
+        again = []
+        for done in decode(self._model, prompts, max_tokens, self._stops, self._pad):
+            if done.doubtful and len(prompts) > 1:
+                again.append(done.row)
+            else:
+                yield done.row, self._reply(done.ids, done.cut)
+        for row in again:
+            (alone,) = decode(self._model, [prompts[row]], max_tokens, self._stops, self._pad)
+            yield row, self._reply(alone.ids, alone.cut)
 
     @torch.inference_mode()
-    def _generate(self, prompts: Sequence[list[int]], max_tokens: int) -> list[Reply]:
-        """Greedy answers to prompts; token ids are padded on the left to (batch, longest)."""
+    def _generated(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[Reply]:
+        """By transformers' own loop, for models that keep more than keys and values (Mamba, say)."""
         width = max(map(len, prompts))
-        ids = torch.tensor([[self._pad] * (width - len(row)) + row for row in prompts])
+        ids = torch.tensor([[self._pad] * (width - len(row)) + list(row) for row in prompts])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts])
         device = self._model.device
         generate: Any = self._model.generate
         output = generate(input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=max_tokens)
-        return [self._reply(row) for row in output[:, width:].tolist()]
+        replies = []
+        for row in output[:, width:].tolist():
+            end = next((at for at, token in enumerate(row) if token in self._stops), None)
+            replies.append(self._reply(row[:end], cut=end is None))
+        return replies
 
-    def _reply(self, ids: list[int]) -> Reply:
-        """The text up to the first end token."""
-        end = next((at for at, token in enumerate(ids) if token in self._stops), None)
-        text = self._template.tokenizer.decode(ids[:end], skip_special_tokens=True)
-        return Reply(str(text).strip(), cut=end is None)
+    def _reply(self, ids: list[int], cut: bool) -> Reply:
+        return Reply(str(self._template.tokenizer.decode(ids, skip_special_tokens=True)).strip(), cut)
 
     def _shrink(self, error: torch.OutOfMemoryError) -> None:
         torch.cuda.empty_cache()
