@@ -16,7 +16,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 _NEAR = 1e-3
-"""Logits closer than this count as nearly tied. In float32 batching moved them by at most 6e-5 (docs/log.md)."""
+"""Logits closer than this count as nearly tied. In float32, batching moved them by at most 2.4e-5 (docs/log.md)."""
 
 _LEAVE = 0.25
 """Finished rows leave when they are so large a share of the batch: leaving copies the cache of those that stay."""
