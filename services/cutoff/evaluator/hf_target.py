@@ -1,31 +1,20 @@
-"""A Hugging Face model, or a LoRA adapter on its base: batched greedy generation."""
+"""A Hugging Face model that answers greedily, many questions at a time; `hf_model` loads one."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import GenerationConfig, PreTrainedModel
 
-from cutoff.datasets import PromptTemplate, template_of
-from cutoff.errors import Fault, InvalidInput, OutOfMemory
+from cutoff.datasets import PromptTemplate
+from cutoff.errors import OutOfMemory
 from cutoff.evaluator.greedy import can_decode, decode
 from cutoff.evaluator.targets import Reply
-from cutoff.hub import check_model_folder, load_tokenizer, resolve_base_model, tokenizer_files, trusts_remote_code
-from cutoff.stage.report import Reporter
 
 BATCH = 64
-_TINY = 32_000_000
-"""Below so many parameters one thread is as fast as many, and ten times as fast when the cores are busy: threads
-that share out matrices this small spend their time waiting for each other (measured: 285 against 26 questions/s)."""
-
-_ADAPTER = "adapter_config.json"
 
 
 class HfTarget:
@@ -109,92 +98,6 @@ class HfTarget:
                 f"the device has no room for a single question: {error}", "take a smaller model"
             ) from error
         self._batch //= 2
-
-
-@contextmanager
-def open_hf(folder: Path, devices: Sequence[str], report: Reporter) -> Iterator[HfTarget]:
-    """Loads a model for answering, and frees it when the block ends.
-
-    Args:
-        folder: A model, or an adapter whose configuration names its base.
-        devices: As torch names them; the first is used. Empty means the CPU.
-        report: Hears what is loaded.
-
-    Raises:
-        NotFound, InvalidInput, Refused: The folder does not hold what it must.
-        OutOfMemory: The model does not fit on the device.
-    """
-    _quieten()
-    device = devices[0] if devices else "cpu"
-    report.log(f"loading {folder} on {device}")
-    try:
-        model, template = _load(folder, device, report)
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"{folder} does not fit on {device}: {error}", "take a smaller model or device") from error
-    threads = torch.get_num_threads()
-    if model.num_parameters() < _TINY:
-        torch.set_num_threads(1)
-    try:
-        yield HfTarget(model, template)
-    finally:
-        torch.set_num_threads(threads)
-        del model
-        if device != "cpu":
-            torch.cuda.empty_cache()
-
-
-def _quieten() -> None:
-    """Keeps transformers' warnings and bars out of the run's own report."""
-    silences: tuple[Any, ...] = (transformers_logging.set_verbosity_error, transformers_logging.disable_progress_bar)
-    for silence in silences:
-        silence()
-
-
-def _load(folder: Path, device: str, report: Reporter) -> tuple[PreTrainedModel, PromptTemplate]:
-    if not (folder / _ADAPTER).is_file():
-        check_model_folder(folder)
-        return _load_model(folder, device), _template(folder, report)
-    from peft import PeftModel
-
-    base = resolve_base_model(_base_of(folder)).path
-    template = _template(folder if tokenizer_files(folder) else base, report)
-    adapted: Any = PeftModel.from_pretrained(_load_model(base, device), str(folder))
-    return adapted.merge_and_unload().eval(), template  # merged in memory only: twice as fast as beside the base
-
-
-def _template(folder: Path, report: Reporter) -> PromptTemplate:
-    """The model's own template; the Alpaca one for a base without any, which is how training asks it then."""
-    tokenizer = load_tokenizer(folder)
-    if tokenizer.chat_template:
-        return template_of(tokenizer)
-    report.warn(f"the tokenizer in {folder} has no chat template; it is asked in the Alpaca format")
-    return template_of(tokenizer, "alpaca")
-
-
-def _load_model(folder: Path, device: str) -> PreTrainedModel:
-    # float32 on a CPU: few of them compute in 16 bit, and the rest take several times as long.
-    dtype = torch.float32 if device == "cpu" else "auto"
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        local_files_only=True,
-        trust_remote_code=trusts_remote_code(folder),
-        use_safetensors=True,
-    )
-    loaded: PreTrainedModel = model.to(torch.device(device)).eval()
-    return loaded
-
-
-def _base_of(adapter: Path) -> str:
-    """The base model an adapter's configuration names, with its revision."""
-    path = adapter / _ADAPTER
-    try:
-        config = json.loads(path.read_text("utf-8"))
-        name, revision = config["base_model_name_or_path"], config.get("revision")
-    except (ValueError, KeyError, TypeError) as error:
-        fix = "merge the adapter first (merge_lora), and evaluate the merged model"
-        raise InvalidInput([Fault(str(path), "does not name its base model", fix)]) from error
-    return f"{name}@{revision}" if revision and not Path(name).is_dir() else str(name)
 
 
 def _stop_ids(model: PreTrainedModel, template: PromptTemplate) -> list[int]:
