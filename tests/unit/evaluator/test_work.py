@@ -95,7 +95,7 @@ def test_a_jobs_own_llama_cpp_is_not_executed_unasked(run: RunContext, monkeypat
 
 
 def test_a_request_without_a_model_is_refused(run: RunContext) -> None:
-    with pytest.raises(InvalidInput, match="model_path, gguf or server"):
+    with pytest.raises(InvalidInput, match="model_path, adapter, gguf or server"):
         work.evaluate(request("x"), run)
 
 
