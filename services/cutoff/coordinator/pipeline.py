@@ -80,7 +80,7 @@ class Pipeline:
         merged = await self._merge(prepared, trained)
         async with asyncio.TaskGroup() as beside:
             converting = beside.create_task(self._convert(prepared, merged))
-            beside.create_task(self._evaluate_folders(prepared, merged))
+            beside.create_task(self._evaluate_folders(prepared, trained, merged))
         ggufs = {file["quant_type"]: file for file in converting.result()["files"]}
         scores = await self._evaluate_ggufs(ggufs)
         await self._install(ggufs, scores)
@@ -117,10 +117,13 @@ class Pipeline:
         )
         return await self._attempts.run("convert", lambda: request)
 
-    async def _evaluate_folders(self, prepared: Result, merged: Result) -> None:
+    async def _evaluate_folders(self, prepared: Result, trained: Result, merged: Result) -> None:
         targets = self._spec.evaluate.targets
         if "base" in targets:
             await self._evaluate("base", model_path=prepared["model_path"])
+        if "adapter" in targets:
+            both = evaluator_pb2.AdapterModel(model_path=prepared["model_path"], adapter=trained["adapter"])
+            await self._evaluate("adapter", adapter=both)
         if "merged" in targets:
             await self._evaluate("merged", model_path=merged["path"])
 

@@ -24,6 +24,9 @@ _SLOTS, _SLOTS_OF_SMALL = 8, 16
 _CONNECTIONS = 4
 """LM Studio answers a few requests at once."""
 
+_SERVER_SECONDS = 300.0
+"""A server that takes longer for one answer is taken for stuck."""
+
 Ask = Callable[[str, int], Completion]
 """Takes a question and max_tokens."""
 
@@ -45,6 +48,7 @@ class ChatTarget:
 
         Raises:
             ProgramFailed, OutOfMemory: The server was ours, and died.
+            NotFound: The server has no such model any more.
         """
         for index, outcome in concurrently(partial(self._reply, max_tokens), questions, self._connections):
             if isinstance(outcome, Reply):
@@ -101,7 +105,7 @@ def open_server(url: str, model: str | None) -> Iterator[ChatTarget]:
         NotFound: It has no such model; those it has are listed.
         RequestFailed: It does not speak the protocol.
     """
-    with ChatClient(url, model or "", connections=_CONNECTIONS) as client:
+    with ChatClient(url, model or "", connections=_CONNECTIONS, timeout=_SERVER_SECONDS) as client:
         if model is None:
             client.choose_only_model()
         else:

@@ -105,7 +105,7 @@ def mcnemar(one_way: int, other_way: int) -> float:
     for count in range(min(one_way, other_way) + 1):
         tail += term  # changed over count, each from the one before it
         term = term * (changed - count) // (count + 1)
-    return min(1.0, 2 * tail / 2**changed)
+    return min(1.0, 2 * tail / (1 << changed))
 
 
 _WORDS: Mapping[Grade, tuple[str, str]] = {

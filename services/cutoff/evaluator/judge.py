@@ -6,7 +6,8 @@ and the answer undecided.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from cutoff.datasets import Side
@@ -85,6 +86,23 @@ def settle(sets: Mapping[str, SetResult], ask: Ask) -> dict[str, SetResult]:
         CutoffError: The judge cannot be reached any more.
     """
     return {name: replace(result, answers=_settled(result.answers, ask)) for name, result in sets.items()}
+
+
+@contextmanager
+def open_judge(url: str, model: str) -> Iterator[Ask]:
+    """Connects to the judge.
+
+    Args:
+        url: Of an OpenAI-compatible server, with "/v1".
+        model: One of its models.
+
+    Raises:
+        Unavailable: It is not there.
+        NotFound: It has no such model; those it has are listed.
+    """
+    with ChatClient(url, model, connections=CONNECTIONS) as client:
+        client.require_model()
+        yield of_client(client)
 
 
 def of_client(client: ChatClient) -> Ask:

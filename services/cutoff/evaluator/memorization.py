@@ -20,6 +20,10 @@ WRONG_ANSWERS = 5
 """How many wrong answers the truth ratio holds against a true one, as in TOFU."""
 
 
+SAMPLE = 100
+"""At most so many questions of a side are scored, spread over the set: each takes a pass over six answers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
     """An answer's tokens as a model sees them when it is led through the answer."""
@@ -149,6 +153,7 @@ def memorization(answers: Sequence[tuple[Example, str]], score: ScoreAnswers | N
 def _of_side(answers: Sequence[tuple[Example, str]], score: ScoreAnswers | None) -> Memorization:
     known = [(example.instruction, truth, said) for example, said in answers if (truth := _truth(example))]
     rouge = _mean([rouge_l(truth, said) for _, truth, said in known])
+    known = known[:: -(-len(known) // SAMPLE) or 1]
     if score is None or not known:
         return Memorization(None, rouge, None, None)
     wrong = wrong_answers([truth for _, truth, _ in known])

@@ -67,7 +67,7 @@ class SetResult:
             "by_year": self.by_year(),
             "memorization": None if self.memorization is None else memorization.as_json(self.memorization),
             "grades": self.grades(),
-            "undecided": sum(not answer.verdict.decided for answer in self.answers),
+            "undecided": self.undecided,
             "judged": sum(answer.verdict.rule == "judge" for answer in self.answers),
             "cut": sum(answer.reply.cut for answer in self.answers),
             "errors": self.errors,
@@ -75,6 +75,11 @@ class SetResult:
             "missed_target": missed(measured, "target"),
             "advice": [each.as_dict() for each in advice(measured, "target")],
         }
+
+    @property
+    def undecided(self) -> int:
+        """How many grades are only the rules' guess."""
+        return sum(not answer.verdict.decided for answer in self.answers)
 
     def by_year(self) -> list[dict[str, Any]] | None:
         """The metrics of each year the questions name, the earliest first; None when none names one."""
@@ -176,9 +181,8 @@ def _details(
         lines.append(
             f"  Unlearn questions answered whose truth is not known: {unlearn['answered']} (counted as leaked)"
         )
-    undecided = sum(not answer.verdict.decided for answer in result.answers)
-    if undecided:
-        lines.append(f"  Answers whose grade is a guess (--judge asks another model): {undecided}")
+    if result.undecided:
+        lines.append(f"  Answers whose grade is a guess (--judge asks another model): {result.undecided}")
     cut = sum(answer.reply.cut for answer in result.answers)
     if cut:
         lines.append(f"  Answers cut off at the token limit: {cut}")

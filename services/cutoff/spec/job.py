@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 QuantType = Literal["f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_k_s", "q3_k_m"]
 """The quantization types of the user's document, smallest loss first."""
 
-Target = Literal["base", "merged", "gguf", "lmstudio"]
-"""What can be evaluated; gguf means every quantization type of the job."""
+Target = Literal["base", "adapter", "merged", "gguf", "lmstudio"]
+"""What can be evaluated; adapter means base plus adapter, gguf every quantization type of the job."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}\Z")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?$")
@@ -207,7 +207,7 @@ class EvaluateSpec(_Section):
     """Which targets are asked which questions."""
 
     targets: Annotated[tuple[Target, ...], AfterValidator(_not_empty)] = ("base", "merged", "gguf")
-    """gguf means every quantization type of the job; lmstudio a server that is already running."""
+    """adapter is base plus adapter, as trained; gguf every quantization type; lmstudio a server that is running."""
     max_tokens: int = Field(256, ge=1, le=32_768)
     """The longest answer."""
     limit: int = Field(500, ge=1)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations.liger import apply_liger_kernel
 from transformers.utils.import_utils import is_liger_kernel_available
 
 from cutoff.errors import Refused
-from cutoff.hub import trusts_remote_code
+from cutoff.hub import packing, trusts_remote_code
 from cutoff.spec import TrainSpec
 from cutoff.trainer.platforms import CPU, Platform, detect
 
@@ -89,7 +88,7 @@ def load_base(path: Path, spec: TrainSpec, on: Hardware, attention: str | None) 
     Raises:
         Refused: transformers cannot load it.
     """
-    quantization = _quantization(spec, on)
+    quantization = packing(spec.quantization, on.dtype, on.on_cpu)
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             path,
@@ -125,19 +124,3 @@ def lora_config(spec: TrainSpec) -> LoraConfig:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch (or a library below it) says that memory is exhausted."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in _OOM_WORDS)
-
-
-def _quantization(spec: TrainSpec, on: Hardware) -> BitsAndBytesConfig | None:
-    """QLoRA's packing (arXiv 2305.14314): NF4 with doubly quantized scales; or LLM.int8()."""
-    compute = torch.bfloat16 if on.on_cpu else on.dtype
-    options: dict[str, dict[str, Any]] = {
-        "4bit": {
-            "load_in_4bit": True,
-            "bnb_4bit_quant_type": "nf4",
-            "bnb_4bit_use_double_quant": True,
-            "bnb_4bit_compute_dtype": compute,
-        },
-        "8bit": {"load_in_8bit": True},
-    }
-    wanted = options.get(spec.quantization)
-    return BitsAndBytesConfig(**wanted) if wanted else None
