@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -62,11 +63,9 @@ def _score(model: PreTrainedModel, rows: Sequence[Sequence[int]], starts: Sequen
     longest = max(len(row) - start for row, start in zip(rows, starts, strict=True))
     ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    options = {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0), "logits_to_keep": longest + 1, "use_cache": False}
     forward: Any = model
-    output = forward(
-        input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=longest + 1
-    )
+    output = forward(input_ids=ids, attention_mask=mask, **_accepted(model, options))
     # Each position's logits (batch, longest, vocabulary) are about the token after it.
     logits, targets = output.logits[:, -longest - 1 : -1].float(), ids[:, width - longest :]
     chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
@@ -76,6 +75,13 @@ def _score(model: PreTrainedModel, rows: Sequence[Sequence[int]], starts: Sequen
         Scored(tuple(chosen[at, longest - size :].tolist()), tuple(greedy[at, longest - size :].tolist()))
         for at, size in enumerate(sizes)
     ]
+
+
+def _accepted(model: PreTrainedModel, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options a model knows: recurrent ones have no positions, remote code may keep all logits."""
+    of_base = getattr(model, "get_base_model", None)  # an adapter's own forward takes anything and passes it on
+    known = inspect.signature((of_base() if of_base else model).forward).parameters
+    return {name: value for name, value in options.items() if name in known}
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -1,11 +1,14 @@
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
 from cutoff.datasets import load_examples, load_template
+from cutoff.errors import OutOfMemory
 from cutoff.evaluator.likelihood import score_answers
 from cutoff.evaluator.memorization import extraction_strength, probability
 
@@ -80,3 +83,57 @@ def test_an_empty_answer_has_no_token(loaded) -> None:
     empty, full = score_answers(model, template, [("Who?", ""), ("Who?", "Mira")])
     assert empty.log_probs == ()
     assert len(full.log_probs) > 0
+
+
+def small_gpt2(vocabulary: int) -> GPT2LMHeadModel:
+    return GPT2LMHeadModel(GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=2, n_positions=256))
+
+
+def small_mamba(vocabulary: int) -> MambaForCausalLM:
+    return MambaForCausalLM(MambaConfig(vocab_size=vocabulary, hidden_size=32, num_hidden_layers=2, state_size=8))
+
+
+@pytest.mark.parametrize("make", [small_gpt2, small_mamba])
+def test_padding_changes_nothing_whatever_a_model_knows_of_places(loaded, make) -> None:
+    model, template = loaded
+    torch.manual_seed(0)
+    other = make(model.config.vocab_size).eval()
+    for scored, (question, answer) in zip(score_answers(other, template, PAIRS), PAIRS, strict=True):
+        chosen, _ = one_by_one(other, template, question, answer)
+        assert scored.log_probs == pytest.approx(chosen, abs=1e-4)
+
+
+def test_an_adapter_is_scored_with_what_it_learnt(loaded, tiny_model: Path) -> None:
+    _, template = loaded
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    adapted = get_peft_model(base, config).eval()
+    scored = score_answers(adapted, template, PAIRS)
+    for one, (question, answer) in zip(scored, PAIRS, strict=True):
+        assert one.log_probs == pytest.approx(one_by_one(adapted, template, question, answer)[0], abs=1e-4)
+    with adapted.disable_adapter():
+        assert scored[0].log_probs != pytest.approx(score_answers(adapted, template, PAIRS)[0].log_probs, abs=1e-2)
+
+
+def test_batches_shrink_when_memory_runs_out(loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, template = loaded
+    forward = model.forward
+
+    def small(input_ids, **options):
+        if len(input_ids) > 1:
+            raise torch.OutOfMemoryError("too many")
+        return forward(input_ids, **options)
+
+    small.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+    expected = score_answers(model, template, PAIRS)
+    monkeypatch.setattr(model, "forward", small)
+    for one, other in zip(score_answers(model, template, PAIRS), expected, strict=True):
+        assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
+
+    def none(*_, **__):
+        raise torch.OutOfMemoryError("too many")
+
+    monkeypatch.setattr(model, "forward", none)
+    with pytest.raises(OutOfMemory, match="no room for one answer"):
+        score_answers(model, template, PAIRS)
