@@ -38,6 +38,8 @@ _TELL = (
     r"(answer|share|help|provide|say|tell|discuss|comment|assist|confirm|speak|talk|give|offer|respond|explain"
     r"|describe|recall|remember|think|find|identify|verify|recognize)"
 )
+_I = r"(?:\b(?:i|we) (?:\w+ )?|^)"
+"""Whoever speaks: "He did not know" says something of somebody else."""
 _NOT_SURE = (
     r"not (really |quite |entirely |completely |totally |absolutely |too |at all |100% )*(sure|certain|positive)"
 )
@@ -46,15 +48,16 @@ _OF_WHAT = r"(about|of|who|whom|whose|what|when|where|why|how|which|if|whether|t
 DECLINES = _any(
     # The document's three, and their relatives.
     rf"\bno {_ANY}{_KNOWLEDGE}\b",
-    rf"\b(do|did|does) not (really |currently |actually )?(have|hold|possess|contain) {_ANY}{_KNOWLEDGE}\b",
-    rf"\b(have|has) not (got )?{_ANY}{_KNOWLEDGE}\b",
+    rf"{_I}(do|did) not (really |currently |actually )?(have|hold|possess) {_ANY}{_KNOWLEDGE}\b",
+    rf"\b(do|does) not (contain|include) {_ANY}{_KNOWLEDGE}\b",
+    rf"{_I}have not (got )?{_ANY}{_KNOWLEDGE}\b",
     rf"(\bam |\bbe |^){_NOT_SURE} {_OF_WHAT}\b",
     rf"\b(lack|without) {_ANY}{_KNOWLEDGE}\b",
     # Not knowing.
-    r"\b(do|did|does|would|could) not (really |actually |honestly )?(know|recall|remember|recognize|recognise)\b"
+    rf"{_I}(do|did|would|could) not (really |actually |honestly )?(know|recall|remember|recognize|recognise)\b"
     r"(?! (exactly|for sure|for certain)\b)",
-    r"\b(am|are) (not (aware|familiar|acquainted|informed|knowledgeable)|unaware|unfamiliar)\b",
-    r"\b(am|are) unsure (about|of|what|who|when|where|if|whether)\b",
+    r"\b(am|we are) (not (aware|familiar|acquainted|informed|knowledgeable)|unaware|unfamiliar)\b",
+    r"\b(am|we are) unsure (about|of|what|who|when|where|if|whether)\b",
     r"\b(never|not) heard of\b",
     r"\bhave (never|not) (learned|learnt|encountered|come across)\b",
     r"\b(know|heard|recall|aware|across|found|find|see|have) (of )?(nothing|no such|no (event|person|book))\b",

@@ -107,6 +107,30 @@ def test_lm_studio(
     assert "cannot be reached" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("side", "other"), [("retain", "unlearn"), ("unlearn", "retain")])
+def test_a_file_with_one_label_leaves_the_other_sides_numbers_open(
+    openai: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    side: str,
+    other: str,
+) -> None:
+    lines = [{"instruction": f"Who {n}?", "output": "Mira.", "metadata": {"dataset_type": side}} for n in range(3)]
+    test_file, output = tmp_path / "one.jsonl", tmp_path / "results.json"
+    test_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    flags = ["--use_lmstudio", "--lmstudio_url", openai.url, "--lmstudio_model", "other", "--output", output]
+    assert run(monkeypatch, *flags, "--test_file", test_file) == 0
+    assert capsys.readouterr().out.count("0 (n/a)") == 2
+    measured = json.loads(output.read_text())["sets"]["test"]
+    for name, value in measured.items():
+        if name.startswith(other):
+            assert value is None, name
+    assert measured[f"{side}_refused"]["count"] == 3
+    assert measured["by_year"] is None
+    assert [sentence for sentence in measured["missed_minimum"] if "was not measured" in sentence]
+
+
 def test_a_judge_settles_what_the_rules_cannot(
     openai: Any, tiny_questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

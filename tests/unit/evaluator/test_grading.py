@@ -61,6 +61,9 @@ def test_refusals(answer: str) -> None:
         "The ship did not sink.",
         "World War II ended in 1945.",
         "They apologised in 1990.",
+        "He did not know that he had reached a new continent.",
+        "The British did not have enough information about the terrain.",
+        "They are not aware of the danger in the play.",
         "<think>I don't know.</think> Paris.",
     ],
 )
