@@ -66,6 +66,10 @@ bench-data: setup ## Seconds and memory of checking and tokenizing 1,000 to 100,
 bench-objectives: setup ## What each training objective keeps and forgets on two demo worlds (about 20 minutes)
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.objectives
 
+.PHONY: bench-evaluate
+bench-evaluate: setup ## Questions per second of each target against one by one, and the memory of 10,000 (about 5 minutes)
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.evaluate
+
 .PHONY: bench-containers
 bench-containers: setup ## Start, memory at rest and job time of the composed system, against processes
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.containers

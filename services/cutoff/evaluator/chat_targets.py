@@ -40,8 +40,8 @@ class ChatTarget:
     """
 
     def __init__(self, ask: Ask, connections: int) -> None:
-        self._ask = ask
-        self._connections = connections
+        self.ask = ask
+        self.connections = connections
 
     def answers(self, questions: Sequence[str], max_tokens: int) -> Iterator[tuple[int, Reply]]:
         """Yields replies as they come; a question that got no answer yields its error.
@@ -50,7 +50,7 @@ class ChatTarget:
             ProgramFailed, OutOfMemory: The server was ours, and died.
             NotFound: The server has no such model any more.
         """
-        for index, outcome in concurrently(partial(self._reply, max_tokens), questions, self._connections):
+        for index, outcome in concurrently(partial(self._reply, max_tokens), questions, self.connections):
             if isinstance(outcome, Reply):
                 yield index, outcome
             else:
@@ -58,7 +58,7 @@ class ChatTarget:
 
     def _reply(self, max_tokens: int, question: str) -> Reply | CutoffError:
         try:
-            completion = self._ask(question, max_tokens)
+            completion = self.ask(question, max_tokens)
         except (RequestFailed, Unavailable) as error:
             return Reply("", error=str(error))
         except CutoffError as error:  # raised where the answers are read, not in this thread
