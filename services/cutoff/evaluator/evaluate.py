@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cutoff.datasets import Example, Side
+from cutoff.datasets import Example
 from cutoff.errors import ProgramFailed
 from cutoff.evaluator.grading import verdict_on
 from cutoff.evaluator.journal import ANSWERS, Journal, Place, digest, open_journal
 from cutoff.evaluator.judge import Ask, settle
-from cutoff.evaluator.memorization import Memorization, ScoreAnswers, memorization
+from cutoff.evaluator.memorization import ScoreAnswers, memorization
 from cutoff.evaluator.metrics import Score
 from cutoff.evaluator.questions import Sets, require_questions
 from cutoff.evaluator.report import Answer, SetResult, verbose_line
@@ -97,7 +97,6 @@ def evaluate_target(
             report.log(f"{taken_over} of {len(asked)} questions were answered before the interruption; going on")
         left = [index for index in range(len(asked)) if index not in journal.answered]
         seconds = 0.0
-        held: dict[str, Mapping[Side, Memorization]] = {}
         if left:
             with opened as target, report.phase(f"evaluating {name}", "question", len(asked)) as counter:
                 counter.start_at(taken_over)
@@ -107,12 +106,10 @@ def evaluate_target(
                         report.log(verbose_line(_answer(asked[index][1], reply)))
                     counter.at(taken_over + done)
                 seconds = time.monotonic() - started
-                if isinstance(target, ScoringTarget):
-                    report.log("measuring how likely the true answers are")
-                    held = _held(_by_set(sets, asked, journal.replies()), target.score_answers)
-        results = _by_set(sets, asked, journal.replies())
-    held = held or _held(results, None)
-    results = {set_name: replace(result, memorization=held[set_name]) for set_name, result in results.items()}
+                score = target.score_answers if isinstance(target, ScoringTarget) else None
+                results = _measured(_by_set(sets, asked, journal.replies()), score, report)
+        else:  # nothing to ask, and so no model to score answers with
+            results = _measured(_by_set(sets, asked, journal.replies()), None, report)
     if judge is not None:
         results = _judged(results, judge, report)
     evaluated = Evaluated(name, results, seconds, taken_over)
@@ -173,10 +170,15 @@ def _by_set(sets: Sets, asked: Sequence[tuple[str, Example]], replies: Mapping[i
     return {name: SetResult(tuple(found), len(sets[name]) - len(found)) for name, found in answers.items()}
 
 
-def _held(results: Mapping[str, SetResult], score: ScoreAnswers | None) -> dict[str, Mapping[Side, Memorization]]:
-    """What the target holds of each set's true answers."""
+def _measured(results: Mapping[str, SetResult], score: ScoreAnswers | None, report: Reporter) -> dict[str, SetResult]:
+    """The results with what the target holds of each set's true answers."""
+    if score is not None:
+        report.log("measuring how likely the true answers are")
     return {
-        name: memorization([(answer.example, answer.reply.text) for answer in result.answers], score)
+        name: replace(
+            result,
+            memorization=memorization([(answer.example, answer.reply.text) for answer in result.answers], score),
+        )
         for name, result in results.items()
     }
 
