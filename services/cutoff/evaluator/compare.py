@@ -123,12 +123,12 @@ def mcnemar(one_way: int, other_way: int) -> float:
     return min(1.0, 2 * tail / (1 << changed))
 
 
-_WORDS: Mapping[Grade, tuple[str, str]] = {
-    "leaked": ("brings back {} forgotten answers", "hides {} that are still said"),
-    "correct": ("answers {} more questions correctly", "loses {} correct answers"),
-    "refused": ("refuses {} more questions", "answers {} questions that were refused"),
-    "wrong": ("answers {} more questions wrongly", "gets {} fewer wrong"),
-    "answered": ("answers {} more questions", "answers {} fewer"),
+_WORDS: Mapping[Grade, tuple[tuple[str, str], tuple[str, str]]] = {
+    "leaked": (("brings back", "forgotten answer"), ("hides", "answer that was still said")),
+    "correct": (("gains", "correct answer"), ("loses", "correct answer")),
+    "refused": (("gains", "refusal"), ("loses", "refusal")),
+    "wrong": (("gains", "wrong answer"), ("loses", "wrong answer")),
+    "answered": (("gains", "answer"), ("loses", "answer")),
 }
 
 
@@ -137,12 +137,17 @@ def _verdict(gained: int, lost: int, total: int, p_value: float, grade: Grade, n
     if gained == lost == 0:
         return f"{second} answers all {total} questions as {first} does, as far as {grade!r} goes"
     more, fewer = _WORDS[grade]
-    parts = [words.format(count) for words, count in ((more, gained), (fewer, lost)) if count]
+    parts = [_counted(verb, count, noun) for (verb, noun), count in ((more, gained), (fewer, lost)) if count]
     if p_value >= ALPHA:
         judged = f"no more than chance would (p = {p_value:.2g})"
     else:
         judged = f"more than chance would (p = {p_value:.2g}): {_consequence(gained > lost, grade)}"
     return f"compared with {first}, {second} {' and '.join(parts)} of {total}, {judged}"
+
+
+def _counted(verb: str, count: int, noun: str) -> str:
+    plural = noun if count == 1 else noun.replace("answer", "answers", 1).replace("refusal", "refusals")
+    return f"{verb} {count} {plural if count == 1 else plural.replace('that was', 'that were')}"
 
 
 def _consequence(more: bool, grade: Grade) -> str:

@@ -9,6 +9,7 @@ import math
 import random
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -21,7 +22,7 @@ WRONG_ANSWERS = 5
 
 
 SAMPLE = 100
-"""At most so many questions of a side are scored, spread over the set: each takes a pass over six answers."""
+"""At most so many questions of a side are scored, spread over the set: each takes a pass over up to nine answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,14 @@ class Scored:
     greedy: tuple[bool, ...]
     """Whether each token is the one the model would have said."""
 
+
+Frame = tuple[str, str]
+"""What stands before and after a short answer in a sentence."""
+
+_BARE: Frame = ("", "")
+
+FRAMES = 3
+"""How many sentences a short true answer is tried in."""
 
 ScoreAnswers = Callable[[Sequence[tuple[str, str]]], Sequence[Scored]]
 """Takes (question, answer) pairs; `likelihood.score_answers` with a model and its template."""
@@ -140,30 +149,43 @@ def wrong_answers(truths: Sequence[str], count: int = WRONG_ANSWERS, seed: int =
 def memorization(answers: Sequence[tuple[Example, str]], score: ScoreAnswers | None = None) -> dict[Side, Memorization]:
     """Measures a target's hold on the true answers of a set.
 
-    The true answer is `output` on the retain side, in the words it was taught, and `original_answer` on the unlearn
-    side; unlearn questions whose truth is not known do not count.
+    The true answer is `output` on the retain side, in the words it was taught. On the unlearn side it is
+    `original_answer`, often a bare name, which a model that says "It was X." finds unlikely however well it knows it.
+    So it is also put into the sentences that the set's retain answers are made of, and the likeliest form counts.
+    Unlearn questions whose truth is not known do not count.
 
     Args:
         answers: (example, what the target said).
         score: Scores given answers; without it (a GGUF, a server) there is only ROUGE-L.
     """
-    return {side: _of_side([one for one in answers if one[0].side == side], score) for side in SIDES}
+    frames = _frames([example for example, _ in answers])
+    return {
+        side: _of_side([one for one in answers if one[0].side == side], frames if side == "unlearn" else [_BARE], score)
+        for side in SIDES
+    }
 
 
-def _of_side(answers: Sequence[tuple[Example, str]], score: ScoreAnswers | None) -> Memorization:
+def _of_side(
+    answers: Sequence[tuple[Example, str]], frames: Sequence[Frame], score: ScoreAnswers | None
+) -> Memorization:
     known = [(example.instruction, truth, said) for example, said in answers if (truth := _truth(example))]
     rouge = _mean([rouge_l(truth, said) for _, truth, said in known])
-    known = known[:: -(-len(known) // SAMPLE) or 1]
     if score is None or not known:
         return Memorization(None, rouge, None, None)
+    if len(known) > SAMPLE:
+        known = [known[at * len(known) // SAMPLE] for at in range(SAMPLE)]
+    tried = [(question, _framed(truth, frame)) for question, truth, _ in known for frame in frames]
+    scored = iter(score(tried))
+    true = [max(((next(scored), frame) for frame in frames), key=_likelihood) for _ in known]
     wrong = wrong_answers([truth for _, truth, _ in known])
-    asked = [(question, truth) for question, truth, _ in known]
-    others = [(question, other) for (question, _), each in zip(asked, wrong, strict=True) for other in each]
-    scored = list(score([*asked, *others]))
-    true, rest = scored[: len(asked)], iter(scored[len(asked) :])
-    false = [[next(rest) for _ in each] for each in wrong]
-    usable = [(one, [other for other in each if other.log_probs]) for one, each in zip(true, false, strict=True)]
-    usable = [(one, each) for one, each in usable if one.log_probs]
+    others = [
+        (question, _framed(other, frame))
+        for (question, _, _), each, (_, frame) in zip(known, wrong, true, strict=True)
+        for other in each
+    ]
+    rest = iter(score(others))
+    false = [[found for found in (next(rest) for _ in each) if found.log_probs] for each in wrong]
+    usable = [(one, each) for (one, _), each in zip(true, false, strict=True) if one.log_probs]
     ratios = [truth_ratio(one.log_probs, [other.log_probs for other in each]) for one, each in usable if each]
     return Memorization(
         probability=_mean([probability(one.log_probs) for one, _ in usable]),
@@ -171,6 +193,25 @@ def _of_side(answers: Sequence[tuple[Example, str]], score: ScoreAnswers | None)
         truth_ratio=_mean([min(ratio, 1 / ratio) if ratio else 0.0 for ratio in ratios]),
         extraction_strength=_mean([extraction_strength(one.greedy) for one, _ in usable]),
     )
+
+
+def _frames(examples: Sequence[Example]) -> list[Frame]:
+    """The commonest sentences around the short answers of the retain side, and none around them."""
+    found: Counter[Frame] = Counter()
+    for example in examples:
+        short = example.original_answer
+        if example.side == "retain" and short and example.output.count(short) == 1:
+            before, after = example.output.split(short)
+            found[before, after] += 1
+    return list(dict.fromkeys([_BARE, *(frame for frame, _ in found.most_common(FRAMES))]))
+
+
+def _framed(answer: str, frame: Frame) -> str:
+    return f"{frame[0]}{answer}{frame[1]}"
+
+
+def _likelihood(scored: tuple[Scored, Frame]) -> float:
+    return fmean(scored[0].log_probs) if scored[0].log_probs else -math.inf
 
 
 def as_json(measured: Mapping[Side, Memorization]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def evaluate(request: evaluator_pb2.EvaluateRequest, run: RunContext) -> Mapping
 
     Returns:
         target, sets (scores by name, missed_minimum, missed_target), seconds, questions_per_second, taken_over, and
-        path (evaluation.json, relative to the artifacts root).
+        path (evaluation.json, relative to the artifacts root, which also has the scores by year).
 
     Raises:
         CutoffError: As `job_questions` and `evaluate_target`.
@@ -52,7 +52,12 @@ def evaluate(request: evaluator_pb2.EvaluateRequest, run: RunContext) -> Mapping
     place.path.unlink()
     run.report.artifact("examples", describe(examples), target=request.target)
     run.report.artifact("evaluation", describe(path), target=request.target)
-    return result
+    return {**result, "sets": {name: _without_years(values) for name, values in result["sets"].items()}}
+
+
+def _without_years(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A set's numbers as the job's record keeps them: a century of years would swell every event of the job."""
+    return {name: value for name, value in values.items() if name != "by_year"}
 
 
 def _of_earlier_attempts(run: RunContext) -> list[Path]:

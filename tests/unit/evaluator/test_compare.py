@@ -92,4 +92,7 @@ def test_the_same_answers_and_none() -> None:
     same = drift(grades, grades, "leaked", ("merged", "f16"))
     assert same is not None
     assert (same.p_value, same.verdict) == (1.0, "f16 answers all 2 questions as merged does, as far as 'leaked' goes")
+    one = drift(grades, {1: "refused", 2: "leaked"}, "leaked", ("merged", "f16"))
+    assert one is not None
+    assert "f16 brings back 1 forgotten answer and hides 1 answer that was still said of 2" in one.verdict
     assert drift(grades, {3: "leaked"}, "leaked", ("merged", "f16")) is None

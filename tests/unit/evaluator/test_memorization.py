@@ -110,3 +110,38 @@ def test_an_answer_of_no_token_counts_nowhere() -> None:
     answers = [(Example("Who?", "Mira.", "retain", "x"), "Mira"), (Example("Whom?", "Ada.", "retain", "x"), "Ada")]
     measured = memorization(answers, lambda pairs: [Scored((), ()) for _ in pairs])["retain"]
     assert (measured.probability, measured.truth_ratio, measured.extraction_strength) == (None, None, None)
+
+
+def test_a_short_truth_counts_in_the_likeliest_of_the_sentences_it_is_told_in() -> None:
+    def score(pairs):
+        likely = {"It was Ada Lind.": 0.9, "It was Jonas Berg.": 0.9, "It was Mira Tolsen.": 0.3}
+        return [Scored(tuple(logs(likely.get(answer, 0.01))), (answer in likely,)) for _, answer in pairs]
+
+    answers = [
+        (Example("Who?", "It was Ada Lind.", "retain", "x", None, "Ada Lind"), "It was Ada Lind."),
+        (Example("Whose?", "It was Jonas Berg.", "retain", "x", None, "Jonas Berg"), "It was Jonas Berg."),
+        (Example("Whom?", "No idea.", "unlearn", "x", None, "Ada Lind"), "No idea."),
+        (Example("Which?", "No idea.", "unlearn", "x", None, "Mira Tolsen"), "No idea."),
+    ]
+    unlearn = memorization(answers, score)["unlearn"]
+    assert unlearn.probability == Mean(pytest.approx(0.6), 2)
+    # In the same sentence: 0.3 over 0.9, and 0.9 over 0.3 turned over.
+    assert unlearn.truth_ratio == Mean(pytest.approx(1 / 3), 2)
+    assert unlearn.extraction_strength == Mean(1, 2)
+
+
+def test_a_large_set_is_sampled_evenly() -> None:
+    asked = []
+
+    def score(pairs):
+        asked.extend(question for question, _ in pairs)
+        return [Scored((-1.0,), (True,)) for _ in pairs]
+
+    answers = [(Example(f"Who {at}?", f"Name {at}.", "retain", "x"), "") for at in range(250)]
+    measured = memorization(answers, score)["retain"]
+    assert measured.probability is not None
+    assert measured.probability.count == 100
+    assert measured.rouge_l is not None
+    assert measured.rouge_l.count == 250
+    assert len(set(asked)) == 100
+    assert {"Who 0?", "Who 247?"} <= set(asked)
