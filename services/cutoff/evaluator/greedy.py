@@ -7,6 +7,7 @@ are told apart (`Decoded.doubtful`), so that whoever calls can ask them again al
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,11 +38,20 @@ class Decoded:
 
 
 def can_decode(model: PreTrainedModel) -> bool:
-    """Whether rows of the model's cache can be taken out: it holds nothing but keys and values."""
-    supports: Any = getattr(model, "_supports_default_dynamic_cache", None)
-    layers = DynamicCache(config=model.config).layers
+    """Whether the model takes what is given to it here, and its cache holds nothing but keys and values.
+
+    Of such a cache rows can be taken out; the state of a Mamba, say, is kept elsewhere.
+    """
+    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    takes = inspect.signature(inner.forward).parameters
+    supports: Any = getattr(inner, "_supports_default_dynamic_cache", None)
+    layers = DynamicCache(config=inner.config).layers
     known = (DynamicLayer, DynamicSlidingWindowLayer)
-    return bool(supports and supports()) and all(type(layer) in known for layer in layers)
+    return (
+        {"position_ids", "logits_to_keep"} <= takes.keys()
+        and bool(supports and supports())
+        and all(type(layer) in known for layer in layers)
+    )
 
 
 @torch.inference_mode()

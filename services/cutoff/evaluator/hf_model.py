@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import is_bitsandbytes_available
 from transformers.utils import logging as transformers_logging
 
 from cutoff.datasets import PromptTemplate, template_of
-from cutoff.errors import Fault, InvalidInput, OutOfMemory
+from cutoff.errors import Fault, InvalidInput, OutOfMemory, Refused
 from cutoff.evaluator.hf_target import HfTarget
 from cutoff.hub import (
     Quantization,
@@ -81,6 +82,11 @@ def open_adapter(
         from peft import PeftModel
 
         check_model_folder(base)
+        if quantization != "none" and not is_bitsandbytes_available():
+            raise Refused(
+                f"{adapter} was trained on a base packed to {quantization}, which needs bitsandbytes",
+                "pip install bitsandbytes where the evaluator runs, or take adapter out of evaluate.targets",
+            )
         template = _template(adapter if tokenizer_files(adapter) else base, report)
         adapted: Any = PeftModel.from_pretrained(_load_model(base, device, quantization), str(adapter))
         return adapted.eval(), template

@@ -4,6 +4,8 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
@@ -107,5 +109,13 @@ def test_a_near_tie_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(done.doubtful for done in decode(model, prompts(40), 24, STOPS, 0))
 
 
-def test_a_model_with_another_memory_is_left_to_transformers() -> None:
+def test_a_model_with_another_memory_or_other_positions_is_left_to_transformers() -> None:
     assert not can_decode(MambaForCausalLM(MambaConfig(vocab_size=96, hidden_size=32, num_hidden_layers=1)))
+    assert not can_decode(BloomForCausalLM(BloomConfig(vocab_size=96, hidden_size=32, n_layer=1, n_head=2)))
+
+
+def test_an_adapter_beside_its_base_is_decoded_here() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    adapted: Any = get_peft_model(llama(), LoraConfig(r=2, target_modules="all-linear"))
+    assert can_decode(adapted)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from cutoff.datasets import load_examples, load_template
-from cutoff.errors import InvalidInput, NotFound, OutOfMemory
-from cutoff.evaluator import hf_target
+from cutoff.errors import InvalidInput, NotFound, OutOfMemory, Refused
+from cutoff.evaluator import hf_model, hf_target
 from cutoff.evaluator.evaluate import evaluate_target
 from cutoff.evaluator.hf_model import base_of, open_adapter, open_hf
 from cutoff.evaluator.hf_target import HfTarget
@@ -177,6 +177,14 @@ def test_an_adapter_answers_on_a_packed_base_as_it_was_trained(
         model: Any = target._model
         assert model.base_model.model.is_quantized
         assert len(dict(target.answers(questions, 4))) == 4
+
+
+def test_a_packed_base_without_bitsandbytes_is_refused_before_anything_is_loaded(
+    tiny_model: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hf_model, "is_bitsandbytes_available", lambda: False)
+    with pytest.raises(Refused, match="bitsandbytes"), open_adapter(tiny_model, adapter, [], silent(), "4bit"):
+        pytest.fail("it must not open")
 
 
 def test_an_adapter_that_does_not_name_its_base_is_refused(tmp_path: Path) -> None:
