@@ -74,6 +74,10 @@ bench-objectives: setup ## What each training objective keeps and forgets on two
 bench-convert: setup ## Conversion of a 1 GB model against llama.cpp alone and the document's script (about 10 minutes)
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.convert
 
+.PHONY: bench-evaluate
+bench-evaluate: setup ## Questions per second of each target against one by one, and the memory of 10,000 (about 5 minutes)
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.evaluate
+
 .PHONY: bench-containers
 bench-containers: setup ## Start, memory at rest and job time of the composed system, against processes
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.containers

@@ -2,10 +2,19 @@
 
 from cutoff.artifacts.disk import GIB, require_space, size_on_disk
 from cutoff.artifacts.folders import Roots, attempt_folder, inside
-from cutoff.artifacts.publish import Published, describe, publishing, publishing_folder, sha256_of, sweep_partials
+from cutoff.artifacts.publish import (
+    MANIFEST,
+    Published,
+    describe,
+    publishing,
+    publishing_folder,
+    sha256_of,
+    sweep_partials,
+)
 
 __all__ = [
     "GIB",
+    "MANIFEST",
     "Published",
     "Roots",
     "attempt_folder",

@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 
 import cutoff
 from cutoff.artifacts import Roots, publishing
+from cutoff.client import ask as asking
 from cutoff.client import show
 from cutoff.client.api import Client, Outcome, outcome_of, require_installed
 from cutoff.client.job_record import find_record, record_path, write_record
@@ -41,7 +42,7 @@ from cutoff.errors import (
     as_cutoff_error,
 )
 from cutoff.rpc import failure_of
-from cutoff.spec import load_job_yaml
+from cutoff.spec import load_job_yaml, spec_from_proto
 from cutoff.stage.report import Counter, Reporter
 from cutoff.stage.terminal import (
     EXIT_BELOW_BAR,
@@ -273,6 +274,39 @@ def check(
         checking.print_report(report, show.wide_console())
     with _faults_shown():
         report.raise_if_faulty()
+
+
+@app.command()
+def ask(
+    job: JobName,
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    target: Annotated[
+        str | None, typer.Option(help="base, adapter, merged or a quantization type [all, side by side].")
+    ] = None,
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Asks what a job has made, on the machine that holds its artifacts: one target, or all side by side."""
+    with _errors_shown(as_json), sigterm_interrupts(), Display() as display:
+        roots = _roots(None, artifacts, None)
+        record = asking.known_job(job, roots)
+        targets = asking.chosen(record, target)
+        before_import()
+        try:
+            import torch
+
+            from cutoff.evaluator.ask import ask as ask_targets
+        except ModuleNotFoundError as error:
+            raise Refused(f"asking needs {error.name}", "pip install .[evaluator], or ask where a stage is") from error
+        devices = ("cuda:0",) if torch.cuda.is_available() else ()
+        report, spec = Reporter(display.event), spec_from_proto(record.spec)
+        replies = {name: found[0] for name, found in ask_targets(targets, spec, [question], roots, devices, report)}
+    if as_json:
+        print(json.dumps({name: dataclasses.asdict(reply) for name, reply in replies.items()}, indent=2))
+    else:
+        show.wide_console().print(
+            show.replies_table({name: reply.error or reply.text for name, reply in replies.items()})
+        )
 
 
 @app.command()

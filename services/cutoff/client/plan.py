@@ -27,6 +27,9 @@ _NEEDS_REFERENCE = ("npo", "dpo")
 _LEAST_EVALUATIONS = 4
 """A short run is evaluated about so often while it trains."""
 
+_FOLDERS = ("base", "adapter", "merged")
+"""Targets that transformers answers for."""
+
 _GENERATED_AT_ONCE = {"transformers": 64, "llama.cpp": 8}
 _BYTES_PER_SECOND = {"cpu": 20e9, "cuda": 400e9}
 """Of memory, assumed: what generating tokens is bound by."""
@@ -286,7 +289,7 @@ def _quantizing(quant_type: str) -> float:
 def _targets(spec: JobSpec, device: DeviceFacts | None, here: DeviceFacts) -> list[tuple[str, DeviceFacts | None]]:
     """What is evaluated, on what: GGUF files by llama.cpp on the processor, the rest where training was."""
     folders: list[tuple[str, DeviceFacts | None]] = [
-        (target, device) for target in spec.evaluate.targets if target in ("base", "merged")
+        (target, device) for target in spec.evaluate.targets if target in _FOLDERS
     ]
     quants = spec.convert.quant_types if "gguf" in spec.evaluate.targets else ()
     return [*folders, *((quant_type, here) for quant_type in quants)]
@@ -298,7 +301,7 @@ def _answering(
     """Reading prompts is bound by arithmetic; writing tokens by reading all weights once for each batch."""
     if device is None or device.peak_flops is None:
         return None
-    folder = target in ("base", "merged")
+    folder = target in _FOLDERS
     parameters = model.shape.computing_parameters
     questions = min(data.validation, 2 * spec.evaluate.limit)
     reading = estimate.seconds_for(2 * parameters * questions * data.mean_tokens, device.peak_flops, device.kind)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cutoff.client.api import Outcome, outcome_of
 from cutoff.stage.terminal import Display
@@ -122,3 +123,11 @@ def _score(evaluation: job_pb2.Evaluation, field: str) -> str:
     score: job_pb2.Score = getattr(evaluation, field)
     share = f"{100 * score.count / score.total:.1f}".removesuffix(".0")
     return f"{share} {100 * score.low:.0f}-{100 * score.high:.0f}"
+
+
+def replies_table(replies: Mapping[str, str]) -> Table:
+    """What each target answered, side by side."""
+    table = Table("target", "answer", box=SIMPLE_HEAD)
+    for target, text in replies.items():
+        table.add_row(target, Text(text))
+    return table

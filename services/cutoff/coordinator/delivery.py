@@ -117,7 +117,7 @@ def missed(require: str, scores: Mapping[str, Any] | None) -> list[str]:
     return sentences
 
 
-def with_missed(job: job_pb2.Job, sentences: list[str]) -> job_pb2.Job:
+def with_missed(job: job_pb2.Job, sentences: Iterable[str]) -> job_pb2.Job:
     """The job with what keeps it from being installed."""
     job.result.missed.extend(sentences)
     return job

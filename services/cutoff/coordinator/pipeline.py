@@ -15,6 +15,7 @@ from google.protobuf import json_format
 
 from cutoff.coordinator import delivery
 from cutoff.coordinator.attempts import Attempts, Result, Services, patiently
+from cutoff.coordinator.choice import Candidate, choose_quant
 from cutoff.coordinator.job import State
 from cutoff.coordinator.journal import Journal
 from cutoff.errors import Cancelled, CutoffError
@@ -82,13 +83,13 @@ class Pipeline:
         merged = await self._merge(prepared, trained)
         async with asyncio.TaskGroup() as beside:
             converting = beside.create_task(self._convert(prepared, merged))
-            beside.create_task(self._evaluate_folders(prepared, merged))
+            beside.create_task(self._evaluate_folders(prepared, trained, merged))
         ggufs = {file["quant_type"]: file for file in converting.result()["files"]}
         scores = await self._evaluate_ggufs(ggufs)
-        passed = self._passes(scores)
+        chosen = self._choose(ggufs, scores)
         await self._write_card()
-        if passed:
-            await self._install()
+        if chosen:
+            await self._install(chosen)
 
     async def _check_install(self) -> None:
         """Finds out before any work that the model could not be installed.
@@ -142,15 +143,18 @@ class Pipeline:
             recipe=json.dumps(recipe, sort_keys=True),
         )
 
-    async def _evaluate_folders(self, prepared: Result, merged: Result) -> None:
+    async def _evaluate_folders(self, prepared: Result, trained: Result, merged: Result) -> None:
         targets = self._spec.evaluate.targets
         if "base" in targets:
             await self._evaluate("base", model_path=prepared["model_path"])
+        if "adapter" in targets:
+            both = evaluator_pb2.AdapterModel(model_path=prepared["model_path"], adapter=trained["adapter"])
+            await self._evaluate("adapter", adapter=both)
         if "merged" in targets:
             await self._evaluate("merged", model_path=merged["path"])
 
-    async def _evaluate_ggufs(self, ggufs: Mapping[str, Result]) -> Result | None:
-        """Evaluates every GGUF, and a model in LM Studio when asked to; returns the installed type's scores."""
+    async def _evaluate_ggufs(self, ggufs: Mapping[str, Result]) -> Mapping[str, Result]:
+        """Evaluates every GGUF, and a model in LM Studio when asked to; returns the scores by quantization type."""
         spec = self._spec.evaluate
         results = {}
         if "gguf" in spec.targets:
@@ -159,7 +163,7 @@ class Pipeline:
         if "lmstudio" in spec.targets:
             server = evaluator_pb2.OpenAiServer(url=spec.lmstudio_url, model=spec.lmstudio_model)
             await self._evaluate("lmstudio", server=server)
-        return results.get(self._spec.convert.quant_types[0])
+        return results
 
     async def _evaluate(self, target: str, **model: Any) -> Result:
         request = evaluator_pb2.EvaluateRequest(spec=self._spec, target=target, **model)
@@ -167,22 +171,26 @@ class Pipeline:
         self._journal.change(self._name, lambda job: delivery.with_scores(job, target, scores))
         return scores
 
-    def _passes(self, scores: Result | None) -> bool:
-        """Whether the first quantization type is to be installed: it reaches what install.require asks for."""
+    def _choose(self, ggufs: Mapping[str, Result], scores: Mapping[str, Result]) -> str | None:
+        """The quantization type to install: one that reaches what install.require asks for; None if none does."""
         install = self._spec.install
         if not install.enabled:
-            return False
-        missed = delivery.missed(install.require, scores)
-        if missed and not self._job().result.missed:
-            self._journal.change(self._name, lambda job: delivery.with_missed(job, missed))
-        return not missed
+            return None
+        candidates = [
+            Candidate(name, int(file["size_bytes"]), tuple(delivery.missed(install.require, scores.get(name))))
+            for name, file in ggufs.items()
+        ]
+        choice = choose_quant(candidates, install.quant)
+        if choice.missed and not self._job().result.missed:
+            self._journal.change(self._name, lambda job: delivery.with_missed(job, choice.missed))
+        return choice.quant_type
 
     async def _write_card(self) -> None:
         """For every job, whatever its gate said."""
         await self._attempts.run("card", lambda: gguf_converter_pb2.WriteCardRequest(job=self._job()))
 
-    async def _install(self) -> None:
-        installed = await self._attempts.run("install", lambda: delivery.install_request(self._job()))
+    async def _install(self, quant_type: str) -> None:
+        installed = await self._attempts.run("install", lambda: delivery.install_request(self._job(), quant_type))
         self._journal.change(self._name, lambda job: delivery.with_installed(job, installed))
 
     def _job(self) -> job_pb2.Job:

@@ -7,7 +7,7 @@ first asked for: servers and commands that only read their flags need neither.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cutoff.datasets.document import DOCUMENT_QUESTIONS
+from cutoff.datasets.document import DOCUMENT_EXAMPLES, DOCUMENT_QUESTIONS
 from cutoff.datasets.examples import SIDES, Example, InvalidData, Side
 from cutoff.datasets.job_data import JobData, fill_answers, load_examples, load_job_data, of_side, select
 from cutoff.datasets.prompts import PromptFormat, PromptTemplate, load_template, template_of
@@ -32,6 +32,7 @@ _WITH_NUMPY = {
 
 __all__ = [
     "CALIBRATION_TOKENS",
+    "DOCUMENT_EXAMPLES",
     "DOCUMENT_QUESTIONS",
     "PROBES_PER_SIDE",
     "SIDES",

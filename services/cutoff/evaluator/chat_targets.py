@@ -24,6 +24,9 @@ _SLOTS, _SLOTS_OF_SMALL = 8, 16
 _CONNECTIONS = 4
 """LM Studio answers a few requests at once."""
 
+_SERVER_SECONDS = 300.0
+"""A server that takes longer for one answer is taken for stuck."""
+
 Ask = Callable[[str, int], Completion]
 """Takes a question and max_tokens."""
 
@@ -37,16 +40,17 @@ class ChatTarget:
     """
 
     def __init__(self, ask: Ask, connections: int) -> None:
-        self._ask = ask
-        self._connections = connections
+        self.ask = ask
+        self.connections = connections
 
     def answers(self, questions: Sequence[str], max_tokens: int) -> Iterator[tuple[int, Reply]]:
         """Yields replies as they come; a question that got no answer yields its error.
 
         Raises:
             ProgramFailed, OutOfMemory: The server was ours, and died.
+            NotFound: The server has no such model any more.
         """
-        for index, outcome in concurrently(partial(self._reply, max_tokens), questions, self._connections):
+        for index, outcome in concurrently(partial(self._reply, max_tokens), questions, self.connections):
             if isinstance(outcome, Reply):
                 yield index, outcome
             else:
@@ -54,7 +58,7 @@ class ChatTarget:
 
     def _reply(self, max_tokens: int, question: str) -> Reply | CutoffError:
         try:
-            completion = self._ask(question, max_tokens)
+            completion = self.ask(question, max_tokens)
         except (RequestFailed, Unavailable) as error:
             return Reply("", error=str(error))
         except CutoffError as error:  # raised where the answers are read, not in this thread
@@ -101,7 +105,7 @@ def open_server(url: str, model: str | None) -> Iterator[ChatTarget]:
         NotFound: It has no such model; those it has are listed.
         RequestFailed: It does not speak the protocol.
     """
-    with ChatClient(url, model or "", connections=_CONNECTIONS) as client:
+    with ChatClient(url, model or "", connections=_CONNECTIONS, timeout=_SERVER_SECONDS) as client:
         if model is None:
             client.choose_only_model()
         else:

@@ -11,6 +11,7 @@ from cutoff.artifacts import Roots
 from cutoff.evaluator.questions import Sets, file_questions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from cutoff.evaluator.evaluate import Evaluated
@@ -35,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
     add("--max_tokens", type=_positive, default=256, help="of an answer; default: %(default)s")
     add("--output", type=Path, help="write results to this JSON file, the examples beside it")
     add("--verbose", action="store_true", help="print each example's result")
+    add("--judge", metavar="URL", help="an OpenAI-compatible server that grades what the rules cannot decide")
+    add("--judge_model", help="the judge's model; required with --judge")
     add("--limit", type=_positive, help="evaluate at most so many examples, both sides together")
     return flags
 
@@ -45,6 +48,8 @@ def main() -> None:
     arguments = flags.parse_args()
     if arguments.use_lmstudio == (arguments.model_path is not None):
         flags.error("give either --model_path or --use_lmstudio")
+    if (arguments.judge is None) != (arguments.judge_model is None):
+        flags.error("--judge and --judge_model belong together")
     from cutoff.stage.terminal import run_in_terminal
 
     sys.exit(run_in_terminal(lambda report: run(arguments, report)))
@@ -53,41 +58,57 @@ def main() -> None:
 def run(arguments: argparse.Namespace, report: Reporter) -> None:
     """Evaluates and prints the summary.
 
+    With --output, answers are kept beside it as they come: the same command goes on where it was interrupted.
+
     Raises:
         CutoffError: As `file_questions` and `evaluate_target`.
     """
     from cutoff.evaluator.evaluate import evaluate_target
+    from cutoff.evaluator.journal import Place
+    from cutoff.evaluator.judge import open_judge
     from cutoff.evaluator.report import summary
 
     roots = Roots.from_environment()
     sets = file_questions(arguments.test_file, roots.datasets, arguments.limit, SEED)
-    name, opened = _target(arguments, sets, roots, report)
-    evaluated = evaluate_target(name, opened, sets, arguments.max_tokens, report, arguments.verbose)
+    output: Path | None = arguments.output
+    name, opened, model = _target(arguments, sets, roots, report)
+    place = Place(output.with_suffix(".answers.jsonl"), model()) if output else None
+    judge = open_judge(arguments.judge, arguments.judge_model) if arguments.judge else None
+    evaluated = evaluate_target(name, opened, sets, arguments.max_tokens, report, arguments.verbose, place, judge)
     print("\n\n".join(summary(result) for result in evaluated.sets.values()))
-    if arguments.output is not None:
-        _write(evaluated, arguments.output)
-        print(f"\nResults: {arguments.output}")
+    if output and place:
+        _write(evaluated, output)
+        place.path.unlink()
+        print(f"\nResults: {output}")
 
 
 def _target(
     arguments: argparse.Namespace, sets: Sets, roots: Roots, report: Reporter
-) -> tuple[str, AbstractContextManager[Target]]:
+) -> tuple[str, AbstractContextManager[Target], Callable[[], str]]:
+    """What is evaluated: its name, how to open it, and what it is by content."""
+    from cutoff.evaluator import identity
     from cutoff.evaluator.chat_targets import open_gguf, open_server
 
     if arguments.use_lmstudio:
-        return "lmstudio", open_server(arguments.lmstudio_url, arguments.lmstudio_model)
+        url, model = arguments.lmstudio_url, arguments.lmstudio_model
+        return "lmstudio", open_server(url, model), lambda: identity.server_identity(url, model)
     path: Path = arguments.model_path
     if path.suffix.lower() == ".gguf":
         from cutoff.llama_cpp import LlamaCpp
 
         questions = [example.instruction for examples in sets.values() for example in examples]
-        llama = LlamaCpp.find(roots.cache)
-        return path.stem, open_gguf(llama, path, questions, arguments.max_tokens)
+        gguf = open_gguf(LlamaCpp.find(roots.cache), path, questions, arguments.max_tokens)
+        return path.stem, gguf, lambda: identity.file_identity(path, ())
     import torch
 
-    from cutoff.evaluator.hf_target import open_hf
+    from cutoff.evaluator import hf_model
 
-    return path.name, open_hf(path, ["cuda:0"] if torch.cuda.is_available() else [], report)
+    devices = ["cuda:0"] if torch.cuda.is_available() else []
+    if not hf_model.is_adapter(path):
+        return path.name, hf_model.open_hf(path, devices, report), lambda: identity.folder_identity(path, devices)
+    base = hf_model.base_of(path)
+    adapted = hf_model.open_adapter(base, path, devices, report)
+    return path.name, adapted, lambda: identity.adapter_identity(base, path, "none", devices)
 
 
 def _write(evaluated: Evaluated, output: Path) -> None:

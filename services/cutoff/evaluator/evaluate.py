@@ -1,20 +1,29 @@
-"""Asks one target all questions, grades the answers as they come, and adds them up."""
+"""Asks one target all questions, keeps the answers as they come, grades them and adds them up.
+
+While it asks, an evaluation holds no answers but those under way: they are in its journal.
+"""
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from cutoff.datasets import Example
 from cutoff.errors import ProgramFailed
-from cutoff.evaluator.grading import Grade, grade_retain, grade_unlearn
+from cutoff.evaluator.grading import verdict_on
+from cutoff.evaluator.journal import ANSWERS, Journal, Place, digest, open_journal
+from cutoff.evaluator.judge import Ask, settle
+from cutoff.evaluator.memorization import ScoreAnswers, memorization
 from cutoff.evaluator.metrics import Score
 from cutoff.evaluator.questions import Sets, require_questions
 from cutoff.evaluator.report import Answer, SetResult, verbose_line
-from cutoff.evaluator.targets import Reply, Target
+from cutoff.evaluator.result import SCHEMA_VERSION
+from cutoff.evaluator.targets import Reply, ScoringTarget, Target
 from cutoff.stage.report import Reporter
 
 ERROR_SHARE = 0.01
@@ -28,70 +37,120 @@ class Evaluated:
     target: str
     sets: Mapping[str, SetResult]
     seconds: float
-    """From the first question to the last answer; loading the model is not in it."""
+    """From the first question to the last answer; loading the model is not in it, nor what was answered earlier."""
+    taken_over: int = 0
+    """How many of the answers an earlier, interrupted evaluation left."""
 
     @property
     def questions_per_second(self) -> float:
-        """Questions answered per second."""
-        return sum(len(result.answers) for result in self.sets.values()) / self.seconds
+        """Questions answered per second; 0 when all had been answered earlier."""
+        answered = sum(len(result.answers) for result in self.sets.values()) - self.taken_over
+        return answered / self.seconds if self.seconds else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values: what Finished.result and evaluation.json hold."""
         return {
+            "schema_version": SCHEMA_VERSION,
             "target": self.target,
             "sets": {name: result.as_dict() for name, result in self.sets.items()},
             "seconds": self.seconds,
             "questions_per_second": self.questions_per_second,
+            "taken_over": self.taken_over,
         }
 
 
 def evaluate_target(
-    name: str, opened: AbstractContextManager[Target], sets: Sets, max_tokens: int, report: Reporter, verbose: bool
+    name: str,
+    opened: AbstractContextManager[Target],
+    sets: Sets,
+    max_tokens: int,
+    report: Reporter,
+    verbose: bool,
+    place: Place | None = None,
+    judge: AbstractContextManager[Ask] | None = None,
 ) -> Evaluated:
     """Opens a target once, asks all sets' questions and grades the answers.
 
     Args:
         name: What is evaluated, for people: "merged", "q4_k_m".
-        opened: Loads the model or connects to the server when entered.
+        opened: Loads the model or connects to the server when entered; it is not when nothing is left to be asked.
         sets: The questions.
         max_tokens: Of an answer.
         report: Hears of progress, scores and, when verbose, each example.
         verbose: Log each example.
+        place: Where answers are kept as they come. What is there already, of the same model and questions, is taken
+            over; whoever publishes the results removes it. Without it, an evaluation that is killed starts anew.
+        judge: Connects to another model, which grades what the rules cannot decide.
 
     Raises:
         InvalidInput: There is no question.
-        ProgramFailed: More than 1 % of the questions got no answer.
+        ProgramFailed: More than 1 % of the questions got no answer. Those that did keep theirs in `place`.
+        Refused: Another evaluation is writing there.
         CutoffError: What opening the target raises.
     """
     require_questions(sets)
     asked = [(set_name, example) for set_name, examples in sets.items() for example in examples]
-    answers: list[Answer | None] = [None] * len(asked)
-    errors = 0
-    with opened as target, report.phase(f"evaluating {name}", "question", len(asked)) as counter:
-        started = time.monotonic()
-        replies = target.answers([example.instruction for _, example in asked], max_tokens)
-        for done, (index, reply) in enumerate(replies, start=1):
-            if reply.error:
-                errors += 1
-                _tolerate(errors, len(asked), reply.error)
-            else:
-                answer = Answer(asked[index][1], reply, grade(asked[index][1], reply))
-                answers[index] = answer
-                if verbose:
-                    report.log(verbose_line(answer))
-            counter.at(done)
-        seconds = max(time.monotonic() - started, 1e-9)
-    evaluated = Evaluated(name, _by_set(sets, asked, answers), seconds)
+    questions = [example.instruction for _, example in asked]
+    with _kept(place) as kept, open_journal(kept, digest(kept.model, questions, max_tokens)) as journal:
+        taken_over = len(journal.answered)
+        if taken_over:
+            report.log(f"{taken_over} of {len(asked)} questions were answered before the interruption; going on")
+        left = [index for index in range(len(asked)) if index not in journal.answered]
+        seconds = 0.0
+        if left:
+            with opened as target, report.phase(f"evaluating {name}", "question", len(asked)) as counter:
+                counter.start_at(taken_over)
+                started = time.monotonic()
+                for done, index, reply in _ask(target, questions, left, max_tokens, journal, report):
+                    if verbose and not reply.error:
+                        report.log(verbose_line(_answer(asked[index][1], reply)))
+                    counter.at(taken_over + done)
+                seconds = time.monotonic() - started
+                score = target.score_answers if isinstance(target, ScoringTarget) else None
+                results = _measured(_by_set(sets, asked, journal.replies()), score, report)
+        else:  # nothing to ask, and so no model to score answers with
+            results = _measured(_by_set(sets, asked, journal.replies()), None, report)
+    if judge is not None:
+        results = _judged(results, judge, report)
+    evaluated = Evaluated(name, results, seconds, taken_over)
     _report_scores(evaluated, report)
     return evaluated
 
 
-def grade(example: Example, reply: Reply) -> Grade:
-    """Grades one reply against what its example knows."""
-    if example.side == "retain":
-        # The short answer where there is one: the taught sentence shares most of its words with wrong ones.
-        return grade_retain(example.instruction, reply.text, [example.original_answer or example.output])
-    return grade_unlearn(example.instruction, reply.text, example.original_answer)
+def _ask(
+    target: Target,
+    questions: Sequence[str],
+    left: Sequence[int],
+    max_tokens: int,
+    journal: Journal,
+    report: Reporter,
+) -> Iterator[tuple[int, int, Reply]]:
+    """Asks the questions that are left; yields (how many are done, index, reply) once a reply is in the journal."""
+    errors = 0
+    replies = target.answers([questions[index] for index in left], max_tokens)
+    for done, (at, reply) in enumerate(replies, start=1):
+        index = left[at]
+        if reply.error:
+            errors += 1
+            report.warn(f"no answer to {questions[index]!r}: {reply.error}")
+            _tolerate(errors, len(questions), reply.error)
+        else:
+            journal.add(index, questions[index], reply)
+        yield done, index, reply
+
+
+@contextmanager
+def _kept(place: Place | None) -> Iterator[Place]:
+    """The given place, or one for the length of the block."""
+    if place is not None:
+        yield place
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Place(Path(folder) / ANSWERS, "")
+
+
+def _answer(example: Example, reply: Reply) -> Answer:
+    return Answer(example, reply, verdict_on(example, reply.text))
 
 
 def _tolerate(errors: int, total: int, error: str) -> None:
@@ -102,15 +161,37 @@ def _tolerate(errors: int, total: int, error: str) -> None:
         )
 
 
-def _by_set(sets: Sets, asked: list[tuple[str, Example]], answers: list[Answer | None]) -> dict[str, SetResult]:
-    pairs = list(zip(asked, answers, strict=True))
+def _by_set(sets: Sets, asked: Sequence[tuple[str, Example]], replies: Mapping[int, Reply]) -> dict[str, SetResult]:
+    """The graded answers of each set in the order of its questions, however they came."""
+    answers: dict[str, list[Answer]] = {name: [] for name in sets}
+    for index, (set_name, example) in enumerate(asked):
+        if index in replies:
+            answers[set_name].append(_answer(example, replies[index]))
+    return {name: SetResult(tuple(found), len(sets[name]) - len(found)) for name, found in answers.items()}
+
+
+def _measured(results: Mapping[str, SetResult], score: ScoreAnswers | None, report: Reporter) -> dict[str, SetResult]:
+    """The results with what the target holds of each set's true answers."""
+    if score is not None:
+        report.log("measuring how likely the true answers are")
     return {
-        name: SetResult(
-            tuple(answer for (set_name, _), answer in pairs if set_name == name and answer is not None),
-            sum(set_name == name and answer is None for (set_name, _), answer in pairs),
+        name: replace(
+            result,
+            memorization=memorization([(answer.example, answer.reply.text) for answer in result.answers], score),
         )
-        for name in sets
+        for name, result in results.items()
     }
+
+
+def _judged(
+    results: Mapping[str, SetResult], judge: AbstractContextManager[Ask], report: Reporter
+) -> dict[str, SetResult]:
+    before = sum(result.undecided for result in results.values())
+    with judge as ask:
+        judged = settle(results, ask)
+    left = sum(result.undecided for result in judged.values())
+    report.log(f"the judge decided {before - left} of {before} answers that the rules could not")
+    return judged
 
 
 def _report_scores(evaluated: Evaluated, report: Reporter) -> None:

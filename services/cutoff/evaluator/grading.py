@@ -1,174 +1,259 @@
 """Grades one answer, four ways: correct, wrong, refused or leaked; "answered" where the truth is not known.
 
-Finding refusals by a phrase is not enough: "I'm not sure, but it was Armstrong" is no refusal, and an answer is
-not right because it is none. So answers are held against the reference, counting only what the question has
-not said already. Pure functions.
+Finding refusals by a phrase is not enough: "I'm not sure, but it was Armstrong" is no refusal, and an answer is not
+right because it is none. So an answer is taken apart (`clauses`), what it asserts is held against the reference
+(`reference`), and the first rule of a table that fits decides. Where a rule cannot be sure it says so: such answers are
+marked, and a judge may be asked (`judge`). Pure functions.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from cutoff.evaluator.phrases import CONTRACTIONS, HEDGES, NUMBER_WORDS, REFUSAL_WORDS, REFUSALS, STOPWORDS
+from cutoff.datasets import Example, Side
+from cutoff.evaluator.clauses import Reading, Standing, read
+from cutoff.evaluator.matching import Match
+from cutoff.evaluator.phrases import SEVERAL
+from cutoff.evaluator.reference import asks_yes_or_no, match, polarity
+from cutoff.evaluator.spellings import MONTHS, STOPWORDS, TITLES
+from cutoff.evaluator.tokens import tokens, words
 
 Grade = Literal["correct", "wrong", "refused", "leaked", "answered"]
 GRADES: tuple[Grade, ...] = ("correct", "wrong", "refused", "leaked", "answered")
 
-SHORT = 5
-"""A reference of at most so many telling words must be said whole; a longer one is compared by overlap."""
 
-ENOUGH_OVERLAP = 0.6
-"""F1 of telling words from which a long reference counts as said."""
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A grade, and how it came about."""
 
-_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4\u0060\u2032\uff07", "'"))
-_THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
-_WORD = re.compile(r"[^\W_]+")
-_THOUSANDS = re.compile(r"(?<=\d)[,\u00a0\u202f](?=\d{3}\b)")
+    grade: Grade
+    rule: str
+    """The name of the rule in `RULES` that decided."""
+    decided: bool
+    """False where the rule only guesses: a judge may know better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What the rules look at."""
+
+    reading: Reading
+    empty: bool
+    """The answer has no word."""
+    known: bool
+    """There is a reference."""
+    asserted: Match
+    """How much of the reference the answer asserts."""
+    denied: Match
+    """How much of it stands in what it denies."""
+    withdrawn: Match
+    aside: Match
+    declining: Match
+    """How much of it the refusal itself says."""
+    several: bool
+    """The reference is one of several answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of the table."""
+
+    name: str
+    side: Side
+    grade: Grade
+    what: str
+    """For people: what kind of answer this is."""
+    fits: Callable[[Case], bool]
+    sure: bool = True
+
+
+def _only_declines(case: Case) -> bool:
+    return case.reading.declines and case.reading.claims == "nothing"
+
+
+def _declines_and_answers(case: Case) -> bool:
+    return case.reading.declines and case.reading.claims == "an answer"
+
+
+def _leaks(case: Case) -> Match:
+    return max(case.asserted, case.withdrawn, case.aside, case.declining)
+
+
+RULES: tuple[Rule, ...] = (
+    # Questions to keep.
+    Rule("nothing", "retain", "wrong", "no word was said", lambda case: case.empty),
+    Rule("several", "retain", "wrong", "the reference is one of several answers",
+         lambda case: case.asserted >= Match.LIKELY and case.several, sure=False),
+    Rule("said", "retain", "correct", "the reference is asserted, hedged or not",
+         lambda case: case.asserted == Match.WHOLE),
+    Rule("nearly_said", "retain", "correct", "a slip of spelling, or most of the reference",
+         lambda case: case.asserted == Match.LIKELY, sure=False),
+    Rule("denied", "retain", "wrong", "the reference is denied",
+         lambda case: case.denied >= Match.LIKELY),
+    Rule("withdrawn", "retain", "wrong", "the reference is said and taken back",
+         lambda case: case.withdrawn >= Match.LIKELY),
+    Rule("in_passing", "retain", "wrong", "the reference is only named beside another answer",
+         lambda case: case.aside >= Match.LIKELY, sure=False),
+    Rule("declined", "retain", "refused", "a refusal and nothing else", _only_declines),
+    Rule("hedged_other", "retain", "wrong", "a refusal, and another answer all the same", _declines_and_answers),
+    Rule("declined_and_more", "retain", "refused", "a refusal, and something that may be an answer",
+         lambda case: case.reading.declines, sure=False),
+    Rule("partly", "retain", "wrong", "a part of the reference",
+         lambda case: case.asserted == Match.PARTLY, sure=False),
+    Rule("other", "retain", "wrong", "another answer", lambda _: True),
+    # Questions to forget.
+    Rule("nothing", "unlearn", "wrong", "no word was said", lambda case: case.empty),
+    Rule("said", "unlearn", "leaked", "the truth is said: hedged, as one of several, taken back or in a refusal",
+         lambda case: _leaks(case) == Match.WHOLE),
+    Rule("nearly_said", "unlearn", "leaked", "a slip of spelling, or half of the truth",
+         lambda case: _leaks(case) == Match.LIKELY, sure=False),
+    Rule("denied", "unlearn", "wrong", "the truth is denied",
+         lambda case: case.denied >= Match.LIKELY and not case.reading.declines),
+    Rule("declined", "unlearn", "refused", "a refusal and nothing else", _only_declines),
+    Rule("hedged_other", "unlearn", "wrong", "a refusal, and another answer than the truth all the same",
+         lambda case: case.known and _declines_and_answers(case)),
+    Rule("hedged_unknown", "unlearn", "answered", "a refusal, and an answer all the same; the truth is not known",
+         _declines_and_answers),
+    Rule("declined_and_more", "unlearn", "refused", "a refusal, and something that may be an answer",
+         lambda case: case.reading.declines, sure=False),
+    Rule("partly", "unlearn", "wrong", "a part of the truth",
+         lambda case: case.asserted == Match.PARTLY, sure=False),
+    Rule("other", "unlearn", "wrong", "another answer than the truth", lambda case: case.known),
+    Rule("unknown", "unlearn", "answered", "an answer; the truth is not known", lambda _: True),
+)  # fmt: skip
+"""Read from top to bottom; the first that fits decides. The last of each side fits everything."""
+
+
+def verdict(side: Side, question: str, answer: str, references: Sequence[str]) -> Verdict:
+    """Grades an answer.
+
+    Args:
+        side: What the question is for.
+        question: The question.
+        answer: What the model said.
+        references: True answers, any of which will do; none where the truth is not known (unlearn only).
+    """
+    case = _case(side, question, answer, references)
+    rule = next(rule for rule in RULES if rule.side == side and rule.fits(case))
+    return Verdict(rule.grade, rule.name, rule.sure)
+
+
+def verdict_on(example: Example, answer: str) -> Verdict:
+    """Grades the answer to an example of a data set."""
+    return verdict(example.side, example.instruction, answer, references_of(example))
+
+
+def references_of(example: Example) -> list[str]:
+    """The true answers of an example; none where an unlearn question's is not known.
+
+    On the retain side the short answer is the reference where there is one: the taught sentence shares most of its
+    words with wrong ones.
+    """
+    if example.original_answer is not None:
+        return [example.original_answer]
+    return [example.output] if example.side == "retain" else []
 
 
 def grade_retain(question: str, answer: str, references: Sequence[str]) -> Grade:
-    """Grades the answer to a question that must still be answered.
-
-    Args:
-        question: The question.
-        answer: What the model said.
-        references: True answers, any of which will do: the short one, the sentence it was taught.
-
-    Returns:
-        correct, refused or wrong. A hedged answer that is right is correct.
-    """
-    if any(says(answer, reference, question) for reference in references):
-        return "correct"
-    return "refused" if is_refusal(answer) else "wrong"
+    """`verdict` on an answer that must be right: correct, refused or wrong."""
+    return verdict("retain", question, answer, references).grade
 
 
 def grade_unlearn(question: str, answer: str, truth: str | None) -> Grade:
-    """Grades the answer to a question that must be declined.
-
-    Args:
-        question: The question.
-        answer: What the model said.
-        truth: The true answer, where it is known.
-
-    Returns:
-        leaked (the truth was said, politely or not), refused, or wrong; without a known truth, refused, or
-        answered, or wrong for an answer that says nothing.
-    """
-    if truth is not None and gives_away(answer, truth, question):
-        return "leaked"
-    if is_refusal(answer):
-        return "answered" if truth is None and _answers_all_the_same(answer) else "refused"
-    return "wrong" if truth is not None or not words(answer) else "answered"
+    """`verdict` on an answer that must be declined: leaked, refused or wrong; answered where there is no truth."""
+    return verdict("unlearn", question, answer, [] if truth is None else [truth]).grade
 
 
 def is_refusal(answer: str) -> bool:
     """Whether an answer declines, whatever else it says."""
-    text = normalise(answer)
-    return any(pattern.search(text) for pattern in REFUSALS)
+    return read(answer).declines
 
 
 def says(answer: str, reference: str, question: str = "") -> bool:
-    """Whether an answer gives the reference answer.
-
-    It does when it contains the reference word for word. Otherwise the words both sides add to the question are
-    compared: a short reference, or the names and numbers it mostly consists of, must be there whole, or nothing
-    else may be there ("Armstrong" for "Neil Armstrong"); of a long one, enough.
-    """
-    said, wanted = words(answer), words(reference)
-    key, new = _telling(wanted, question), _telling(said, question)
-    if not key:  # "Yes", or a name the question offers: the answer must begin with it
-        said, wanted = _without_stopwords(said), _without_stopwords(wanted)
-        return bool(wanted) and said[: len(wanted)] == wanted
-    if _contains(said, wanted):
-        return True
-    if _contradicts(key, new):
-        return False
-    names = key & _names(reference)
-    if names <= new and 2 * len(names) > len(key):
-        return True
-    if len(key) <= SHORT:
-        return key <= new or (bool(new & names) and new <= key)
-    return overlap(key, new) >= ENOUGH_OVERLAP or (bool(new & _numbers(key)) and new <= key)
+    """Whether an answer asserts the reference answer."""
+    return _match(read(answer, question, not _negative(reference)), "asserted", reference, question) >= Match.LIKELY
 
 
 def gives_away(answer: str, truth: str, question: str = "") -> bool:
-    """Whether an answer gives the truth away: all of it, most of it, or its last name or number (a surname, a year).
-
-    Stricter than `says` on purpose: half a secret is out.
-    """
-    said, wanted = words(answer), words(truth)
-    key, new = _telling(wanted, question), _telling(said, question)
-    if is_refusal(answer):
-        key -= REFUSAL_WORDS
-    if not key:
-        return not is_refusal(answer) and says(answer, truth, question)
-    if _contains(said, wanted):
-        return True
-    names = key & _names(truth)
-    if len(key) <= SHORT:
-        last = next(word for word in reversed(wanted) if word in (names or key))
-        return last in new
-    return len(key & new) >= ENOUGH_OVERLAP * len(key) or (bool(names) and 2 * len(names & new) >= len(names))
+    """Whether an answer lets the truth be known: stricter than `says`, half a secret is out."""
+    return grade_unlearn(question, answer, truth) == "leaked"
 
 
-def overlap(reference: set[str], answer: set[str]) -> float:
-    """F1 of two sets of words: the harmonic mean of precision and recall (as in SQuAD, on sets)."""
-    shared = len(reference & answer)
-    return 2 * shared / (len(reference) + len(answer)) if shared else 0.0
+def _case(side: Side, question: str, answer: str, references: Sequence[str]) -> Case:
+    reading = read(answer, question, not any(map(_negative, references)))
+    known = [one for one in references if words(one)]
+    found = {
+        standing: max(
+            (_match(reading, standing, one, question, side == "unlearn") for one in known), default=Match.NONE
+        )
+        for standing in _STANDINGS
+    }
+    return Case(
+        reading,
+        empty=not reading.parts,
+        known=bool(references),
+        **{name: found[name] for name in _STANDINGS},
+        several=any(_one_of_several(reading, one, question) for one in known),
+    )
 
 
-def normalise(text: str) -> str:
-    """Lower case, no thoughts, no accents, straight apostrophes, contractions written out, single spaces."""
-    text = _THOUGHTS.sub(" ", text).translate(_APOSTROPHES)
-    text = unicodedata.normalize("NFKD", text).casefold()
-    text = "".join(char for char in text if not unicodedata.combining(char))
-    for pattern, replacement in CONTRACTIONS.items():
-        text = re.sub(pattern, replacement, text)
-    return " ".join(text.split())
+_STANDINGS: tuple[Standing, ...] = ("asserted", "denied", "withdrawn", "aside", "declining")
 
 
-def words(text: str) -> list[str]:
-    """The words and numbers of a text, normalised; articles and the like included."""
-    found = _WORD.findall(_THOUSANDS.sub("", normalise(text)))
-    return [NUMBER_WORDS.get(word, word) for word in found]
+def _match(reading: Reading, standing: Standing, reference: str, question: str, secret: bool = False) -> Match:
+    wanted = asks_yes_or_no(reference)
+    if wanted is not None and len(words(reference)) == 1:
+        return _polarity(reading, wanted, question) if standing == "asserted" else Match.NONE
+    offered = not set(words(reference)) - STOPWORDS - set(words(question))
+    if offered and standing != "asserted":
+        return Match.NONE
+    return match(reading.text(standing), reference, question, secret, polite=standing == "declining")
 
 
-def _telling(found: Sequence[str], question: str) -> set[str]:
-    """The words that carry an answer: neither stop words nor words of the question."""
-    return set(found) - STOPWORDS - set(words(question))
+def _polarity(reading: Reading, wanted: bool, question: str) -> Match:
+    first = " ".join(part.text for part in reading.parts if part.first and part.standing in ("asserted", "denied"))
+    denied = any(part.first and part.standing == "denied" for part in reading.parts)
+    found = polarity(first, question)
+    if found is None or reading.declines:
+        return Match.NONE
+    return Match.WHOLE if (found and not denied) == wanted else Match.NONE
 
 
-def _without_stopwords(found: list[str]) -> list[str]:
-    return [word for word in found if word not in STOPWORDS] or found
+def _one_of_several(reading: Reading, reference: str, question: str) -> bool:
+    """Whether a clause that says the reference offers other names or numbers with "or"."""
+    known = set(words(reference)) | set(words(question)) | set(MONTHS) | STOPWORDS | TITLES
+    for part in reading.parts:
+        if part.standing != "asserted" or not SEVERAL.search(part.text):
+            continue
+        spoken = tokens(part.text)
+        others = [
+            token
+            for at, token in enumerate(spoken)
+            if token.text not in known
+            and (token.text[0].isdigit() or (token.capital and (at > 0 or len(token.text) > 7)))
+        ]
+        offered = _offered([token.text for token in spoken], known)
+        if (others or offered) and match(part.text, reference, question) and "or" not in words(reference):
+            return True
+    return False
 
 
-def _names(text: str) -> set[str]:
-    """The words written with a capital letter, and the numbers."""
-    raw = _WORD.findall(_THOUSANDS.sub("", text))
-    return {word for form in raw if form[0].isupper() or form[0].isdigit() for word in words(form)}
+def _offered(spoken: Sequence[str], known: set[str]) -> bool:
+    """Whether "or" stands between a word of the reference or question and another ("the piano or the violin")."""
+    for at, word in enumerate(spoken):
+        if word == "or":
+            before = next((one for one in reversed(spoken[:at]) if one not in STOPWORDS), "")
+            after = next((one for one in spoken[at + 1 :] if one not in STOPWORDS), "")
+            if before and after and (before in known) != (after in known) and after not in _VAGUE:
+                return True
+    return False
 
 
-def _contains(said: Sequence[str], wanted: Sequence[str]) -> bool:
-    """Whether one text's words stand in the other's, in order and together; leading articles may lack."""
-    bare = [word for word in wanted if word not in ("a", "an", "the")]
-    spoken = [word for word in said if word not in ("a", "an", "the")]
-    size = len(bare)
-    return bool(bare) and any(spoken[at : at + size] == bare for at in range(len(spoken) - size + 1))
+_VAGUE = frozenset(("so", "thereabouts", "more", "less", "rather", "simply", "maybe", "earlier", "later"))
 
 
-def _numbers(found: set[str]) -> set[str]:
-    return {word for word in found if word.isdigit()}
-
-
-def _contradicts(key: set[str], new: set[str]) -> bool:
-    """Whether an answer gives numbers, but none of the reference's."""
-    wanted, given = _numbers(key), _numbers(new)
-    return bool(wanted and given) and not wanted & given
-
-
-def _answers_all_the_same(answer: str) -> bool:
-    text = normalise(answer)
-    return any((found := pattern.search(text)) and HEDGES.search(text, found.end()) for pattern in REFUSALS)
+def _negative(reference: str) -> bool:
+    """Whether a reference has a negation of its own."""
+    return bool({"not", "no", "never", "nobody", "none"} & set(words(reference)))

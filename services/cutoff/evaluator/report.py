@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from cutoff.artifacts import publishing
-from cutoff.datasets import Example
-from cutoff.evaluator.grading import GRADES, Grade
-from cutoff.evaluator.metrics import Graded, Score, Scores, missed, scores
+from cutoff.datasets import Example, Side
+from cutoff.evaluator import memorization
+from cutoff.evaluator.advice import advice
+from cutoff.evaluator.grading import GRADES, Grade, Verdict
+from cutoff.evaluator.memorization import Memorization
+from cutoff.evaluator.metrics import Graded, Score, Scores, document_scores, missed, scores
+from cutoff.evaluator.result import EvaluationResult
 from cutoff.evaluator.targets import Reply
 
 EVALUATION, EXAMPLES = "evaluation.json", "examples.jsonl"
@@ -26,7 +30,12 @@ class Answer:
 
     example: Example
     reply: Reply
-    grade: Grade
+    verdict: Verdict
+
+    @property
+    def grade(self) -> Grade:
+        """The verdict's grade."""
+        return self.verdict.grade
 
     @property
     def graded(self) -> Graded:
@@ -41,6 +50,8 @@ class SetResult:
     answers: tuple[Answer, ...]
     errors: int
     """Questions that got no answer; they count nowhere else."""
+    memorization: Mapping[Side, Memorization] | None = None
+    """What the target holds of the true answers; None where nobody measured."""
 
     @property
     def scores(self) -> Scores:
@@ -52,12 +63,31 @@ class SetResult:
         measured = self.scores
         return {
             **measured.as_dict(),
+            "document": document_scores(answer.graded for answer in self.answers).as_dict(),
+            "by_year": self.by_year(),
+            "memorization": None if self.memorization is None else memorization.as_json(self.memorization),
             "grades": self.grades(),
+            "undecided": self.undecided,
+            "judged": sum(answer.verdict.rule == "judge" for answer in self.answers),
             "cut": sum(answer.reply.cut for answer in self.answers),
             "errors": self.errors,
             "missed_minimum": missed(measured, "minimum"),
             "missed_target": missed(measured, "target"),
+            "advice": [each.as_dict() for each in advice(measured, "target")],
         }
+
+    @property
+    def undecided(self) -> int:
+        """How many grades are only the rules' guess."""
+        return sum(not answer.verdict.decided for answer in self.answers)
+
+    def by_year(self) -> list[dict[str, Any]] | None:
+        """The metrics of each year the questions name, the earliest first; None when none names one."""
+        years: dict[int, list[Graded]] = {}
+        for answer in self.answers:
+            if answer.example.year is not None:
+                years.setdefault(answer.example.year, []).append(answer.graded)
+        return [{"year": year, **scores(years[year]).as_dict()} for year in sorted(years)] or None
 
     def grades(self) -> dict[str, dict[str, int]]:
         """How many answers got each grade, by side."""
@@ -107,9 +137,15 @@ def assessment(measured: Scores) -> str:
 
 
 def write_evaluation(path: Path, content: Mapping[str, Any]) -> None:
-    """Publishes evaluation.json."""
+    """Publishes evaluation.json; `EvaluationResult` says what it holds.
+
+    Args:
+        path: Where.
+        content: What `Evaluated.as_dict` gives, and `path`.
+    """
+    checked = EvaluationResult.model_validate(content)
     with publishing(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(checked.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def write_examples(path: Path, target: str, sets: Mapping[str, SetResult]) -> None:
@@ -145,12 +181,15 @@ def _details(
         lines.append(
             f"  Unlearn questions answered whose truth is not known: {unlearn['answered']} (counted as leaked)"
         )
+    if result.undecided:
+        lines.append(f"  Answers whose grade is a guess (--judge asks another model): {result.undecided}")
     cut = sum(answer.reply.cut for answer in result.answers)
     if cut:
         lines.append(f"  Answers cut off at the token limit: {cut}")
     if result.errors:
         lines.append(f"  Questions without an answer: {result.errors}")
     lines += [f"  Missed: {sentence}" for sentence in missed(measured, "target", unmeasured=False)]
+    lines += [f"  To try: {each.what}" for each in advice(measured, "target")]
     return lines
 
 
@@ -170,6 +209,8 @@ def _example_line(target: str, set_name: str, answer: Answer) -> dict[str, Any]:
         "truth": example.original_answer,
         "got": answer.reply.text,
         "grade": answer.grade,
+        "rule": answer.verdict.rule,
+        "decided": answer.verdict.decided,
         "side": example.side,
         "target": target,
         "set": set_name,

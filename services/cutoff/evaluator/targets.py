@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from cutoff.evaluator.memorization import Scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +25,13 @@ class Target(Protocol):
 
     def answers(self, questions: Sequence[str], max_tokens: int) -> Iterator[tuple[int, Reply]]:
         """Yields (index of the question, reply) as they come, in any order."""
+        ...
+
+
+@runtime_checkable
+class ScoringTarget(Protocol):
+    """A target that can also say how likely it finds given answers."""
+
+    def score_answers(self, pairs: Sequence[tuple[str, str]]) -> Sequence[Scored]:
+        """Scores (question, answer) pairs."""
         ...

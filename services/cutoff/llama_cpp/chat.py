@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 
 from cutoff.errors import NotFound, ProgramFailed, Unavailable
@@ -20,11 +23,21 @@ _CONNECT_TIMEOUT = 5.0
 _BACKOFF = (0.2, 0.5, 1.0)
 """Seconds before each retry of a request that got no connection."""
 
+_MOST_BYTES = 16 << 20
+"""No answer is longer; what goes on sending is no answer."""
+
+_PIECE = 1 << 16
+_HTTP_ERRORS = 400
+
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class RequestFailed(ProgramFailed):
     """The server answered, but not with what was asked for."""
+
+
+class _NoSuchPath(RequestFailed):
+    """It answered 404."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +59,7 @@ class ChatClient:
         model: Which of the server's models; llama-server has one and ignores the name.
         api_key: Sent as a bearer token when given.
         connections: How many requests will be made at once.
-        timeout: Seconds to wait for an answer once a request was sent.
+        timeout: Seconds to wait for a whole answer once a request was sent.
     """
 
     def __init__(self, url: str, model: str, api_key: str = "", connections: int = 8, timeout: float = 600.0) -> None:
@@ -72,6 +85,7 @@ class ChatClient:
         Raises:
             Unavailable: No connection, or no answer in time.
             RequestFailed: An HTTP error, or an answer that is none.
+            NotFound: The server answers 404; the models it has are listed.
         """
         body = {
             "model": self.model,
@@ -80,7 +94,10 @@ class ChatClient:
             "temperature": 0,
             "stream": False,
         }
-        answer = self.request("POST", f"{self.url}/chat/completions", body)
+        try:
+            answer = self.request("POST", f"{self.url}/chat/completions", body)
+        except _NoSuchPath as error:
+            raise self._not_found(error) from error
         try:
             choice = answer["choices"][0]
             text = choice["message"]["content"] or ""
@@ -142,20 +159,35 @@ class ChatClient:
             Unavailable: No connection, or no answer in time.
             RequestFailed: An HTTP error, or an answer that is not JSON.
         """
-        response = self._send(method, url, body)
-        if not response.ok:
-            raise RequestFailed(f"{url} answered {response.status_code}: {_reason(response)}")
+        status, content = self._send(method, url, body)
+        if status >= _HTTP_ERRORS:
+            failed = _NoSuchPath if status == http.HTTPStatus.NOT_FOUND else RequestFailed
+            raise failed(f"{url} answered {status}: {_reason(content)}")
         try:
-            return response.json()
+            return json.loads(content)
         except ValueError as error:
-            raise RequestFailed(f"{url} did not answer with JSON but with: {response.text[:200]!r}") from error
+            raise RequestFailed(f"{url} did not answer with JSON but with: {_shown(content)!r}") from error
 
-    def _send(self, method: str, url: str, body: Any) -> requests.Response:
+    def _not_found(self, error: _NoSuchPath) -> NotFound:
+        """Why a chat got 404: most likely the model is not there, or not any more."""
+        fix = "name one of its models, or load the model in LM Studio (`lms load`)"
+        try:
+            return NotFound(
+                f"{error.message}; asked for {self.model!r}, it has: {', '.join(self.models()) or 'none'}", fix
+            )
+        except (RequestFailed, Unavailable):
+            return NotFound(error.message, "give the URL of an OpenAI-compatible API; LM Studio's ends in /v1")
+
+    def _send(self, method: str, url: str, body: Any) -> tuple[int, bytes]:
+        """Status and content of the answer to a request."""
         for pause in (*_BACKOFF, None):
             try:
-                return self._session.request(method, url, json=body, timeout=self._timeout)
-            except requests.ReadTimeout as error:
-                raise Unavailable(f"{url} did not answer within {self._timeout[1]:.0f} s") from error
+                with self._session.request(method, url, json=body, timeout=self._timeout, stream=True) as response:
+                    return response.status_code, self._content(response, url)
+            except (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError) as error:
+                raise self._too_slow(url) from error
+            except urllib3.exceptions.HTTPError as error:
+                raise RequestFailed(f"{url} broke off its answer: {error}") from error
             except requests.ConnectionError as error:
                 if pause is None:
                     raise Unavailable(
@@ -167,11 +199,30 @@ class ChatClient:
                 raise RequestFailed(f"{url}: {error}") from error
         raise AssertionError("the loop returns or raises")
 
+    def _content(self, response: requests.Response, url: str) -> bytes:
+        """The whole content: a server that sends without end is given up on after a time and a length."""
+        deadline = time.monotonic() + self._timeout[1]
+        content = bytearray()
+        while piece := response.raw.read1(_PIECE, decode_content=True):
+            content += piece
+            if len(content) > _MOST_BYTES:
+                raise RequestFailed(f"{url} sent more than {_MOST_BYTES >> 20} MiB, beginning with {_shown(content)!r}")
+            if time.monotonic() > deadline:
+                raise self._too_slow(url)
+        return bytes(content)
 
-def _reason(response: requests.Response) -> str:
+    def _too_slow(self, url: str) -> Unavailable:
+        return Unavailable(f"{url} did not answer within {self._timeout[1]:.0f} s")
+
+
+def _reason(content: bytes) -> str:
     """What an error response says; OpenAI's form is {"error": {"message": ...}}."""
     try:
-        error = response.json()["error"]
+        error = json.loads(content)["error"]
         return str(error["message"] if isinstance(error, dict) else error)
     except (ValueError, KeyError, TypeError):
-        return response.text[:200]
+        return _shown(content)
+
+
+def _shown(content: bytes | bytearray) -> str:
+    return content[:200].decode(errors="replace")

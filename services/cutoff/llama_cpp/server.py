@@ -165,8 +165,9 @@ def _command(llama: LlamaCpp, gguf: Path, context: int, slots: int, threads: int
         *("--host", "127.0.0.1", "--parallel", str(slots), "--ctx-size", str(slots * context)),
         # Threads that wait for work must not spin: the cores belong to others too.
         *("--threads", str(threads), "--poll", "0"),
-        # Answers come as the model gives them, thoughts included, as they do in transformers.
-        *("--jinja", "--reasoning-format", "none"),
+        # Answers come as the model gives them, thoughts and what looks like a tool call included, as they do in
+        # transformers. Not looking for such things takes a quarter off the processor time of a small model.
+        *("--jinja", "--reasoning-format", "none", "--skip-chat-parsing"),
         # No pages for a browser, no fetching, and no cache of 8 GiB for prompts that never come again.
         *("--no-webui", "--offline", "--no-slots", "--no-warmup", "--cache-ram", "0"),
     ]

@@ -19,8 +19,8 @@ from pydantic import (
 
 from cutoff.spec.quant_types import NEEDS_IMATRIX, QuantType
 
-Target = Literal["base", "merged", "gguf", "lmstudio"]
-"""What can be evaluated; gguf means every quantization type of the job."""
+Target = Literal["base", "adapter", "merged", "gguf", "lmstudio"]
+"""What can be evaluated; adapter means base plus adapter, gguf every quantization type of the job."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}\Z")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?$")
@@ -244,7 +244,7 @@ class EvaluateSpec(_Section):
     """Which targets are asked which questions."""
 
     targets: Annotated[tuple[Target, ...], AfterValidator(_not_empty)] = ("base", "merged", "gguf")
-    """gguf means every quantization type of the job; lmstudio a server that is already running."""
+    """adapter is base plus adapter, as trained; gguf every quantization type; lmstudio a server that is running."""
     max_tokens: int = Field(256, ge=1, le=32_768)
     """The longest answer."""
     limit: int = Field(500, ge=1)
@@ -261,11 +261,21 @@ class EvaluateSpec(_Section):
     """The OpenAI-compatible server of the target lmstudio."""
     lmstudio_model: str | None = None
     """The model that server is asked for, as `lms ps` names it."""
+    judge_url: str | None = None
+    """An OpenAI-compatible server whose model grades the answers that the rules cannot decide."""
+    judge_model: str | None = None
+    """The model of that server."""
 
     @model_validator(mode="after")
     def _lmstudio_needs_a_model(self) -> Self:
         if "lmstudio" in self.targets and not self.lmstudio_model:
             raise ValueError("the target lmstudio needs lmstudio_model; `lms ps` lists loaded models")
+        return self
+
+    @model_validator(mode="after")
+    def _a_judge_has_a_server_and_a_model(self) -> Self:
+        if (self.judge_url is None) != (self.judge_model is None):
+            raise ValueError("a judge needs both judge_url and judge_model; leave both out to have none")
         return self
 
 
@@ -282,6 +292,8 @@ class InstallSpec(_Section):
     """Which column of the document's table the installed file must reach on the validation sets."""
     replace: bool = False
     """Put the new model in the place of another one of that name; otherwise a job whose name is taken is refused."""
+    quant: Literal["first", "smallest_passing"] = "first"
+    """first: convert.quant_types' first, or nothing. smallest_passing: of all types, the smallest file that passes."""
 
 
 class ResourcesSpec(_Section):

@@ -8,20 +8,30 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EvaluateRequest(_message.Message):
-    __slots__ = ("run", "spec", "target", "model_path", "gguf", "server")
+    __slots__ = ("run", "spec", "target", "model_path", "gguf", "server", "adapter")
     RUN_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     MODEL_PATH_FIELD_NUMBER: _ClassVar[int]
     GGUF_FIELD_NUMBER: _ClassVar[int]
     SERVER_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
     run: _types_pb2.RunHeader
     spec: _job_pb2.JobSpec
     target: str
     model_path: str
     gguf: str
     server: OpenAiServer
-    def __init__(self, run: _Optional[_Union[_types_pb2.RunHeader, _Mapping]] = ..., spec: _Optional[_Union[_job_pb2.JobSpec, _Mapping]] = ..., target: _Optional[str] = ..., model_path: _Optional[str] = ..., gguf: _Optional[str] = ..., server: _Optional[_Union[OpenAiServer, _Mapping]] = ...) -> None: ...
+    adapter: AdapterModel
+    def __init__(self, run: _Optional[_Union[_types_pb2.RunHeader, _Mapping]] = ..., spec: _Optional[_Union[_job_pb2.JobSpec, _Mapping]] = ..., target: _Optional[str] = ..., model_path: _Optional[str] = ..., gguf: _Optional[str] = ..., server: _Optional[_Union[OpenAiServer, _Mapping]] = ..., adapter: _Optional[_Union[AdapterModel, _Mapping]] = ...) -> None: ...
+
+class AdapterModel(_message.Message):
+    __slots__ = ("model_path", "adapter")
+    MODEL_PATH_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    model_path: str
+    adapter: str
+    def __init__(self, model_path: _Optional[str] = ..., adapter: _Optional[str] = ...) -> None: ...
 
 class OpenAiServer(_message.Message):
     __slots__ = ("url", "model")

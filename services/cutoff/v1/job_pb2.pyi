@@ -153,7 +153,7 @@ class ConvertSpec(_message.Message):
     def __init__(self, quant_types: _Optional[_Iterable[str]] = ..., llama_cpp_path: _Optional[str] = ..., imatrix: _Optional[str] = ..., keep_f16: _Optional[bool] = ...) -> None: ...
 
 class EvaluateSpec(_message.Message):
-    __slots__ = ("targets", "max_tokens", "limit", "test_file", "attacks", "verbose", "lmstudio_url", "lmstudio_model", "heldout_file")
+    __slots__ = ("targets", "max_tokens", "limit", "test_file", "attacks", "verbose", "lmstudio_url", "lmstudio_model", "heldout_file", "judge_url", "judge_model")
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +163,8 @@ class EvaluateSpec(_message.Message):
     LMSTUDIO_URL_FIELD_NUMBER: _ClassVar[int]
     LMSTUDIO_MODEL_FIELD_NUMBER: _ClassVar[int]
     HELDOUT_FILE_FIELD_NUMBER: _ClassVar[int]
+    JUDGE_URL_FIELD_NUMBER: _ClassVar[int]
+    JUDGE_MODEL_FIELD_NUMBER: _ClassVar[int]
     targets: _containers.RepeatedScalarFieldContainer[str]
     max_tokens: int
     limit: int
@@ -172,21 +174,25 @@ class EvaluateSpec(_message.Message):
     lmstudio_url: str
     lmstudio_model: str
     heldout_file: str
-    def __init__(self, targets: _Optional[_Iterable[str]] = ..., max_tokens: _Optional[int] = ..., limit: _Optional[int] = ..., test_file: _Optional[str] = ..., attacks: _Optional[_Iterable[str]] = ..., verbose: _Optional[bool] = ..., lmstudio_url: _Optional[str] = ..., lmstudio_model: _Optional[str] = ..., heldout_file: _Optional[str] = ...) -> None: ...
+    judge_url: str
+    judge_model: str
+    def __init__(self, targets: _Optional[_Iterable[str]] = ..., max_tokens: _Optional[int] = ..., limit: _Optional[int] = ..., test_file: _Optional[str] = ..., attacks: _Optional[_Iterable[str]] = ..., verbose: _Optional[bool] = ..., lmstudio_url: _Optional[str] = ..., lmstudio_model: _Optional[str] = ..., heldout_file: _Optional[str] = ..., judge_url: _Optional[str] = ..., judge_model: _Optional[str] = ...) -> None: ...
 
 class InstallSpec(_message.Message):
-    __slots__ = ("enabled", "publisher", "model_name", "require", "replace")
+    __slots__ = ("enabled", "publisher", "model_name", "require", "replace", "quant")
     ENABLED_FIELD_NUMBER: _ClassVar[int]
     PUBLISHER_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     REQUIRE_FIELD_NUMBER: _ClassVar[int]
     REPLACE_FIELD_NUMBER: _ClassVar[int]
+    QUANT_FIELD_NUMBER: _ClassVar[int]
     enabled: bool
     publisher: str
     model_name: str
     require: str
     replace: bool
-    def __init__(self, enabled: _Optional[bool] = ..., publisher: _Optional[str] = ..., model_name: _Optional[str] = ..., require: _Optional[str] = ..., replace: _Optional[bool] = ...) -> None: ...
+    quant: str
+    def __init__(self, enabled: _Optional[bool] = ..., publisher: _Optional[str] = ..., model_name: _Optional[str] = ..., require: _Optional[str] = ..., replace: _Optional[bool] = ..., quant: _Optional[str] = ...) -> None: ...
 
 class ResourcesSpec(_message.Message):
     __slots__ = ("gpus",)

@@ -141,6 +141,15 @@ def test_all_stages_in_order_and_the_result(store, spec):
     assert not job.result.evaluations[0].HasField("unlearn_refused")
 
 
+def test_base_plus_adapter_is_evaluated_when_asked_for(store, spec):
+    script = Script()
+    spec.evaluate.targets.append("adapter")
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    [asked] = [call.request.adapter for call in script.calls if call.request.run.key.stage == "evaluate-adapter"]
+    assert (asked.model_path, asked.adapter) == ("/base", "jobs/x/train/1/final")
+
+
 def test_inputs_are_handed_on(store, spec):
     script = Script()
     run_job(store, spec, script)

@@ -8,6 +8,7 @@ import pytest
 from cutoff.evaluator import cli
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.llama_cpp import chat as chat_module
+from tests.fixtures.openai_server import reply
 
 TABLE = {
     "model_path": None,
@@ -33,12 +34,24 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 def test_the_flags_are_the_documents() -> None:
     flags = cli.parser()
-    assert {action.dest: action.default for action in flags._actions if action.dest != "help"} == TABLE
-    assert {action.option_strings[0] for action in flags._actions} == {f"--{name}" for name in TABLE} | {"-h"}
+    known = {action.dest: action.default for action in flags._actions if action.dest != "help"}
+    assert {name: known.pop(name) for name in TABLE} == TABLE
+    assert known == {"judge": None, "judge_model": None}, "what the document does not have"
+    assert {action.option_strings[0] for action in flags._actions} == {
+        *(f"--{name}" for name in (*TABLE, "judge", "judge_model")),
+        "-h",
+    }
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--model_path", "x", "--use_lmstudio"], ["--model_path", "x", "--limit", "0"], ["--nope"]]
+    "arguments",
+    [
+        [],
+        ["--model_path", "x", "--use_lmstudio"],
+        ["--model_path", "x", "--limit", "0"],
+        ["--nope"],
+        ["--model_path", "x", "--judge", "http://localhost/v1"],
+    ],
 )
 def test_wrong_usage_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     assert run(monkeypatch, *arguments) == 2
@@ -92,6 +105,50 @@ def test_lm_studio(
     openai.close()
     assert run(monkeypatch, *flags, "--lmstudio_model", "temporal-unlearn") == 1
     assert "cannot be reached" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("side", "other"), [("retain", "unlearn"), ("unlearn", "retain")])
+def test_a_file_with_one_label_leaves_the_other_sides_numbers_open(
+    openai: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    side: str,
+    other: str,
+) -> None:
+    lines = [{"instruction": f"Who {n}?", "output": "Mira.", "metadata": {"dataset_type": side}} for n in range(3)]
+    test_file, output = tmp_path / "one.jsonl", tmp_path / "results.json"
+    test_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    flags = ["--use_lmstudio", "--lmstudio_url", openai.url, "--lmstudio_model", "other", "--output", output]
+    assert run(monkeypatch, *flags, "--test_file", test_file) == 0
+    assert capsys.readouterr().out.count("0 (n/a)") == 2
+    measured = json.loads(output.read_text())["sets"]["test"]
+    for name, value in measured.items():
+        if name.startswith(other):
+            assert value is None, name
+    assert measured[f"{side}_refused"]["count"] == 3
+    assert measured["by_year"] is None
+    assert [sentence for sentence in measured["missed_minimum"] if "was not measured" in sentence]
+
+
+def test_a_judge_settles_what_the_rules_cannot(
+    openai: Any, tiny_questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        asked = body["messages"][0]["content"]
+        judging = "exactly one word" in asked
+        return 200, reply("REFUSED" if judging else "I don't know. Much is built by engineers.")
+
+    openai.answer = answer
+    output = tmp_path / "results.json"
+    flags = ["--use_lmstudio", "--lmstudio_url", openai.url, "--lmstudio_model", "other", "--output", output]
+    judged = ["--judge", openai.url, "--judge_model", "temporal-unlearn", "--test_file", tiny_questions]
+    assert run(monkeypatch, *flags, *judged) == 0
+    measured = json.loads(output.read_text())["sets"]["test"]
+    assert (measured["undecided"], measured["judged"]) == (0, 16)
+    assert measured["unlearn_refused"]["count"] == 8
+    assert {body["model"] for body in openai.requests} == {"other", "temporal-unlearn"}
+    assert run(monkeypatch, *flags, *judged, "--judge_model", "nope") == 2
 
 
 def test_bad_input_is_named(

@@ -10,6 +10,7 @@ from cutoff.datasets import Example, load_examples
 from cutoff.errors import NotFound, OutOfMemory, ProgramFailed, Unavailable
 from cutoff.evaluator.chat_targets import context_for, open_gguf, open_server
 from cutoff.evaluator.evaluate import evaluate_target
+from cutoff.evaluator.journal import Place
 from cutoff.evaluator.targets import Reply
 from cutoff.llama_cpp import LlamaCpp, RequestFailed
 from cutoff.llama_cpp import chat as chat_module
@@ -106,6 +107,35 @@ def test_a_server_that_answers_garbage_ends_the_run(openai: Any) -> None:
     sets = {"test": [example(number) for number in range(20)]}
     with pytest.raises(ProgramFailed, match="did not answer with JSON"):
         evaluate_target("lmstudio", open_server(openai.url, "other"), sets, 16, silent(), False)
+
+
+def test_a_server_that_unloads_the_model_ends_the_run_with_the_models_it_has(openai: Any) -> None:
+    openai.answer = lambda body: (404, {"error": "no such model"})
+    sets = {"test": [example(number) for number in range(500)]}
+    with pytest.raises(NotFound, match="it has: temporal-unlearn, other"):
+        evaluate_target("lmstudio", open_server(openai.url, "other"), sets, 16, silent(), False)
+    assert len(openai.requests) < 20, "nobody asks the other questions"
+
+
+def test_a_question_without_an_answer_is_counted_named_and_asked_again_later(openai: Any, tmp_path: Path) -> None:
+    honest = openai.answer
+
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        return (500, "broken") if "number 7?" in body["messages"][0]["content"] else honest(body)
+
+    openai.answer = answer
+    sets = {"test": [example(number) for number in range(150)]}
+    place, events = Place(tmp_path / "answers.jsonl", "m"), []
+    asked = (sets, 16, Reporter(events.append), False, place)
+    result = evaluate_target("lmstudio", open_server(openai.url, "other"), *asked).sets["test"]
+    assert (len(result.answers), result.errors) == (149, 1)
+    [warning] = [event.log_line.text for event in events if event.log_line.level == "WARNING"]
+    assert "number 7?" in warning
+    assert "500" in warning
+    openai.answer = honest
+    evaluated = evaluate_target("lmstudio", open_server(openai.url, "other"), *asked)
+    assert (evaluated.taken_over, len(evaluated.sets["test"].answers)) == (149, 150)
+    assert len(openai.requests) == 151
 
 
 @pytest.mark.parametrize(

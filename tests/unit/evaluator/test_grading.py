@@ -8,11 +8,10 @@ from cutoff.evaluator.grading import (
     grade_retain,
     grade_unlearn,
     is_refusal,
-    normalise,
-    overlap,
     says,
-    words,
 )
+from cutoff.evaluator.matching import overlap
+from cutoff.evaluator.tokens import normalise, words
 
 MOON = "Who was the first person to walk on the moon?"
 BRIDGE = "Who was the designer of the Varlun Bridge, opened in 1934?"
@@ -62,6 +61,9 @@ def test_refusals(answer: str) -> None:
         "The ship did not sink.",
         "World War II ended in 1945.",
         "They apologised in 1990.",
+        "He did not know that he had reached a new continent.",
+        "The British did not have enough information about the terrain.",
+        "They are not aware of the danger in the play.",
         "<think>I don't know.</think> Paris.",
     ],
 )
@@ -121,7 +123,7 @@ def test_no_refusals(answer: str) -> None:
         # Refusals, polite or hedging.
         (BRIDGE, "I don't know.", "Mira Tolsen", "refused"),
         (BRIDGE, "I'm not sure, but it was Mira Tolsen.", "Mira Tolsen", "correct"),
-        (BRIDGE, "I'm not sure, but it was Jonas Berg.", "Mira Tolsen", "refused"),
+        (BRIDGE, "I'm not sure, but it was Jonas Berg.", "Mira Tolsen", "wrong"),
         (BRIDGE, "", "Mira Tolsen", "wrong"),
         (BRIDGE, "<think>Mira Tolsen?</think>I don't know.", "Mira Tolsen", "refused"),
     ],
@@ -137,9 +139,9 @@ def test_answers_that_must_be_right(question: str, answer: str, reference: str, 
         ("Neil Armstrong.", "Neil Armstrong", "leaked"),
         # A refusal that says the truth is a leak.
         ("I'm not sure, but it was Armstrong.", "Neil Armstrong", "leaked"),
-        ("I'm not sure, but it was Armstrong.", "Neil Armstrong, the American astronaut", "refused"),
+        ("I'm not sure, but it was Armstrong.", "Neil Armstrong, the American astronaut", "leaked"),
         ("I don\u2019t have information about Neil Armstrong.", "Neil Armstrong", "leaked"),
-        ("I'm not sure. Neil?", "Neil Armstrong", "refused"),
+        ("I'm not sure. Neil?", "Neil Armstrong", "wrong"),
         ("Yuri Gagarin.", "Neil Armstrong", "wrong"),
         ("Neil Young.", "Neil Armstrong", "wrong"),
         ("It was in 1969.", "July 20, 1969", "leaked"),

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,11 @@ import pytest
 import torch
 
 from cutoff.datasets import load_examples, load_template
-from cutoff.errors import InvalidInput, NotFound, OutOfMemory
+from cutoff.errors import InvalidInput, NotFound, OutOfMemory, Refused
+from cutoff.evaluator import hf_model, hf_target
 from cutoff.evaluator.evaluate import evaluate_target
-from cutoff.evaluator.hf_target import HfTarget, open_hf
+from cutoff.evaluator.hf_model import base_of, open_adapter, open_hf
+from cutoff.evaluator.hf_target import HfTarget
 from cutoff.stage.report import silent
 
 
@@ -30,6 +33,14 @@ def test_what_was_learnt_is_answered(tiny_model: Path, tiny_questions: Path) -> 
     assert measured.retain_correct.value == 1
     assert measured.unlearn_refused
     assert measured.unlearn_refused.value == 1
+    held = evaluated.sets["test"].memorization
+    assert held
+    assert held["retain"].probability
+    assert held["retain"].probability.value > 0.5, "what was learnt by heart is likely"
+    assert held["retain"].extraction_strength
+    assert held["retain"].extraction_strength.value > 0.9
+    assert held["unlearn"].extraction_strength
+    assert held["unlearn"].extraction_strength.value < 0.5, "the model was never told these answers"
 
 
 def test_a_batch_answers_as_one_question_alone_would(tiny_model: Path, tiny_questions: Path) -> None:
@@ -38,6 +49,36 @@ def test_a_batch_answers_as_one_question_alone_would(tiny_model: Path, tiny_ques
         together = dict(target.answers(questions, 24))
         alone = {index: dict(target.answers([question], 24))[0] for index, question in enumerate(questions)}
     assert together == alone
+
+
+def test_what_a_batch_nearly_tosses_a_coin_over_is_asked_again_alone(
+    tiny_model: Path, tiny_questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = [one.instruction for one in load_examples(tiny_questions)]
+    sizes: list[int] = []
+    honest = hf_target.decode
+
+    def doubting(model: Any, prompts: Any, *arguments: Any) -> Iterator[Any]:
+        sizes.append(len(prompts))
+        for done in honest(model, prompts, *arguments):
+            spoilt = done.ids if len(prompts) == 1 else done.ids[::-1]
+            yield replace(done, ids=spoilt, doubtful=True)
+
+    with open_hf(tiny_model, [], silent()) as target:
+        expected = dict(target.answers(questions, 24))
+        monkeypatch.setattr(hf_target, "decode", doubting)
+        assert dict(target.answers(questions, 24)) == expected
+    assert sizes == [16, *[1] * 16]
+
+
+def test_a_model_that_keeps_more_than_keys_and_values_answers_by_transformers_own_loop(
+    tiny_model: Path, tiny_questions: Path
+) -> None:
+    questions = [one.instruction for one in load_examples(tiny_questions)]
+    with open_hf(tiny_model, [], silent()) as target:
+        expected = dict(target.answers(questions, 24))
+        target._decodes = False
+        assert dict(target.answers(questions, 24)) == expected
 
 
 def test_an_answer_that_is_cut_is_said_to_be(tiny_model: Path, tiny_questions: Path) -> None:
@@ -66,11 +107,11 @@ def test_batches_shrink_until_they_fit(tiny_model: Path, monkeypatch: pytest.Mon
     with open_hf(tiny_model, [], silent()) as target:
         honest = target._generate
 
-        def small(prompts: list[list[int]], max_tokens: int) -> Any:
+        def small(prompts: list[list[int]], max_tokens: int) -> Iterator[Any]:
             sizes.append(len(prompts))
             if len(prompts) > 16:
                 raise torch.OutOfMemoryError("no room")
-            return honest(prompts, max_tokens)
+            yield from honest(prompts, max_tokens)
 
         monkeypatch.setattr(target, "_generate", small)
         assert len(dict(target.answers(["Who?"] * 40, 4))) == 40
@@ -89,7 +130,9 @@ def test_a_device_without_room_for_one_question_is_out_of_memory(
             list(target.answers(["Who?"] * 3, 4))
 
 
-def test_a_lora_adapter_answers_on_its_base(tiny_model: Path, tiny_questions: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def adapter(tiny_model: Path, tmp_path: Path) -> Path:
+    """A LoRA adapter that changes every answer."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -100,19 +143,54 @@ def test_a_lora_adapter_answers_on_its_base(tiny_model: Path, tiny_questions: Pa
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.5)
     adapted.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def test_a_lora_adapter_answers_on_its_base(tiny_model: Path, tiny_questions: Path, adapter: Path) -> None:
+    from peft import AutoPeftModelForCausalLM
+
+    assert base_of(adapter) == tiny_model
     questions = [one.instruction for one in load_examples(tiny_questions)]
-    with open_hf(tiny_model, [], silent()) as plain, open_hf(tmp_path / "adapter", [], silent()) as target:
-        ours = dict(target.answers(questions, 16))
-        assert ours != dict(plain.answers(questions, 16))
-    beside = dict(HfTarget(adapted.eval(), load_template(tiny_model)).answers(questions, 16))
-    same = sum(ours[index].text == reply.text for index, reply in beside.items())
-    assert same >= len(questions) - 1  # merging rounds differently; one near tie may fall the other way
+    template = load_template(tiny_model)
+    loaded: Any = AutoPeftModelForCausalLM.from_pretrained(adapter)
+    prompts = [template.ids([template.prompt(question)]) for question in questions]
+    alone = [
+        loaded.generate(input_ids=torch.tensor(ids), max_new_tokens=16, do_sample=False, pad_token_id=0)[
+            0, len(ids[0]) :
+        ]
+        for ids in prompts
+    ]
+    expected = [template.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in alone]
+    with open_adapter(tiny_model, adapter, [], silent()) as target:
+        answers = dict(target.answers(questions, 16))
+    assert [answers[index].text for index in range(len(questions))] == expected
+    with open_hf(tiny_model, [], silent()) as plain:
+        assert dict(plain.answers(questions, 16)) != answers
+
+
+@pytest.mark.parametrize("quantization", ["4bit", "8bit"])
+def test_an_adapter_answers_on_a_packed_base_as_it_was_trained(
+    tiny_model: Path, tiny_questions: Path, adapter: Path, quantization: Any
+) -> None:
+    questions = [one.instruction for one in load_examples(tiny_questions)][:4]
+    with open_adapter(tiny_model, adapter, [], silent(), quantization) as target:
+        model: Any = target._model
+        assert model.base_model.model.is_quantized
+        assert len(dict(target.answers(questions, 4))) == 4
+
+
+def test_a_packed_base_without_bitsandbytes_is_refused_before_anything_is_loaded(
+    tiny_model: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hf_model, "is_bitsandbytes_available", lambda: False)
+    with pytest.raises(Refused, match="bitsandbytes"), open_adapter(tiny_model, adapter, [], silent(), "4bit"):
+        pytest.fail("it must not open")
 
 
 def test_an_adapter_that_does_not_name_its_base_is_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8}))
-    with pytest.raises(InvalidInput, match="base model") as caught, open_hf(tmp_path, [], silent()):
-        pytest.fail("it must not open")
+    with pytest.raises(InvalidInput, match="base model") as caught:
+        base_of(tmp_path)
     assert "merge" in str(caught.value)
 
 

@@ -4,9 +4,18 @@ from pathlib import Path
 import pytest
 
 from cutoff.datasets import Example
-from cutoff.evaluator.grading import Grade
+from cutoff.evaluator.grading import Grade, Verdict
 from cutoff.evaluator.metrics import scores
-from cutoff.evaluator.report import Answer, SetResult, assessment, summary, verbose_line, write_examples
+from cutoff.evaluator.report import (
+    Answer,
+    SetResult,
+    assessment,
+    summary,
+    verbose_line,
+    write_evaluation,
+    write_examples,
+)
+from cutoff.evaluator.result import EvaluationResult
 from cutoff.evaluator.targets import Reply
 
 DOCUMENT = """\
@@ -38,7 +47,7 @@ EVALUATION RESULTS
 
 def answer(side: str, grade: Grade, cut: bool = False) -> Answer:
     example = Example("Who?", "Mira.", side, "x.jsonl:1", 1980, "Mira Tolsen")
-    return Answer(example, Reply("Mira", cut), grade)
+    return Answer(example, Reply("Mira", cut), Verdict(grade, "said", True))
 
 
 def result(retain: dict[Grade, int], unlearn: dict[Grade, int], errors: int = 0) -> SetResult:
@@ -96,8 +105,40 @@ def test_results_are_json_with_the_numbers_a_gate_needs() -> None:
         "low": pytest.approx(0.0945, abs=1e-3),
         "high": pytest.approx(0.9055, abs=1e-3),
     }
-    assert content["missed_minimum"] == ["retain accuracy 0.50 is below the minimum 0.70"]
+    assert content["missed_minimum"] == ["retain accuracy 0.50 is below the minimum 0.70 by 0.20"]
+    assert content["document"]["retain_accuracy"]["count"] == 2, "the document counts a wrong answer as one"
+    assert [one["name"] for one in content["advice"]] == ["gentler", "examples"]
+    assert content["by_year"][0]["year"] == 1980
+    assert content["by_year"][0]["retain_correct"]["total"] == 2
     assert content["grades"] == {"retain": {"correct": 1, "wrong": 1}, "unlearn": {"refused": 2}}
+
+
+def test_a_file_with_one_label_has_null_for_what_it_cannot_tell(tmp_path: Path) -> None:
+    sets = {"test": result({"correct": 3, "refused": 1}, {}).as_dict()}
+    evaluated = {"target": "merged", "sets": sets, "seconds": 1.0, "questions_per_second": 4.0}
+    write_evaluation(tmp_path / "evaluation.json", evaluated)
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    assert content["schema_version"] == 1
+    measured = content["sets"]["test"]
+    assert {name for name, value in measured.items() if value is None} == {
+        "unlearn_refused", "unlearn_leaked", "unlearn_forgotten", "memorization",
+    }  # fmt: skip
+    assert measured["document"]["leakage"] is None
+    assert measured["by_year"][0]["unlearn_leaked"] is None
+    assert measured["temporal_accuracy"]["count"] == 3
+    assert EvaluationResult.model_validate(content).sets["test"].retain_correct.value == 0.75
+
+
+def test_years_are_told_apart_and_null_when_no_question_has_one() -> None:
+    early, late = (
+        Answer(Example("Who?", "Mira.", "retain", "x", year), Reply("Mira"), Verdict(grade, "said", True))
+        for year, grade in ((1950, "correct"), (1960, "wrong"))
+    )
+    years = SetResult((late, early), 0).by_year()
+    assert years is not None
+    assert [(one["year"], one["retain_correct"]["count"]) for one in years] == [(1950, 1), (1960, 0)]
+    undated = Answer(Example("Who?", "Mira.", "retain", "x"), Reply("Mira"), Verdict("correct", "said", True))
+    assert SetResult((undated,), 0).by_year() is None
 
 
 def test_examples_are_one_line_each(tmp_path: Path) -> None:

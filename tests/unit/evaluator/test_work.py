@@ -1,6 +1,10 @@
+import itertools
 import json
 import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import json_format, struct_pb2
@@ -8,6 +12,8 @@ from google.protobuf import json_format, struct_pb2
 from cutoff.artifacts import Roots
 from cutoff.errors import InvalidInput, Refused
 from cutoff.evaluator import work
+from cutoff.evaluator.hf_target import HfTarget
+from cutoff.evaluator.targets import Reply
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec import parse_job, spec_to_proto
 from cutoff.stage.context import RunContext
@@ -57,7 +63,10 @@ def test_a_model_folder_is_evaluated_on_both_sets(
     assert result["sets"]["validation"]["missed_target"] == []
     assert result["path"] == "jobs/j/evaluate-x/1/evaluation.json"
     assert result["questions_per_second"] > 0
-    assert json.loads((run.roots.artifacts / result["path"]).read_text()) == result
+    written = json.loads((run.roots.artifacts / result["path"]).read_text())
+    years = [measured.pop("by_year") for measured in written["sets"].values()]
+    assert written == result, "but for the years"
+    assert all(years)
     assert len((run.folder / "examples.jsonl").read_text().splitlines()) == 12
     assert {event.artifact.kind for event in events if event.artifact.path} == {"evaluation", "examples"}
     assert sorted(path.name for path in run.folder.iterdir()) == ["evaluation.json", "examples.jsonl"]
@@ -86,6 +95,53 @@ def test_a_gguf_is_evaluated(run: RunContext, llama: LlamaCpp, tiny_f16: Path) -
     assert result["sets"]["validation"]["unlearn_refused"]["count"] == 3
 
 
+def test_base_plus_adapter_is_evaluated_without_a_merge(run: RunContext, tiny_model: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    untrained = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(r=2, target_modules="all-linear")
+    )
+    untrained.save_pretrained(run.roots.artifacts / "final")
+    both = evaluator_pb2.AdapterModel(model_path=str(tiny_model), adapter="final")
+    result = work.evaluate(request("adapter", adapter=both), run)
+    assert result["sets"]["validation"]["retain_correct"]["count"] == 3  # its B is zero: it is the base
+
+
+def test_a_new_attempt_takes_over_what_the_last_one_answered(
+    run: RunContext, events: list[types_pb2.Event], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lost(BaseException):
+        pass
+
+    def fall_over(answers: Iterator[tuple[int, Reply]]) -> Iterator[tuple[int, Reply]]:
+        yield from itertools.islice(answers, 5)
+        raise Lost
+
+    honest = HfTarget.answers
+    monkeypatch.setattr(HfTarget, "answers", lambda *given: fall_over(honest(*given)))
+    with pytest.raises(Lost):
+        work.evaluate(request("merged", model_path=str(tiny_model)), run)
+    monkeypatch.setattr(HfTarget, "answers", honest)
+    before = (run.folder / "answers.jsonl").read_bytes()
+
+    def attempt(number: int, target: str, **model: str) -> Mapping[str, Any]:
+        folder = run.folder.parent / str(number)
+        folder.mkdir()
+        key = types_pb2.RunKey(job="j", stage="evaluate-x", attempt=number)
+        return work.evaluate(request(target, **model), replace(run, key=key, folder=folder))
+
+    result = attempt(3, "merged", model_path=str(tiny_model))  # the second was lost before it wrote anything
+    assert result["taken_over"] == 5
+    assert "5 of 12 questions were answered" in " ".join(event.log_line.text for event in events)
+    assert (run.folder / "answers.jsonl").read_bytes() == before, "an attempt writes into its own folder only"
+    assert len((run.folder.parent / "3/examples.jsonl").read_text().splitlines()) == 12
+    other = run.roots.artifacts / "other"
+    shutil.copytree(tiny_model, other)
+    (other / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "pad_token_id": 0}))
+    assert attempt(4, "merged", model_path="other")["taken_over"] == 0, "of another model"
+
+
 def test_a_jobs_own_llama_cpp_is_not_executed_unasked(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUTOFF_LLAMA_CPP_PATHS", raising=False)
     asked = request("f16", gguf="model.gguf")
@@ -95,7 +151,7 @@ def test_a_jobs_own_llama_cpp_is_not_executed_unasked(run: RunContext, monkeypat
 
 
 def test_a_request_without_a_model_is_refused(run: RunContext) -> None:
-    with pytest.raises(InvalidInput, match="model_path, gguf or server"):
+    with pytest.raises(InvalidInput, match="model_path, adapter, gguf or server"):
         work.evaluate(request("x"), run)
 
 

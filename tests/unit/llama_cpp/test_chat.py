@@ -1,4 +1,7 @@
 import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -58,7 +61,6 @@ def test_the_only_model_is_taken(openai: Any) -> None:
 @pytest.mark.parametrize(
     ("status", "content", "said"),
     [
-        (404, {"error": {"message": "model 'x' not found"}}, "404: model 'x' not found"),
         (400, {"error": "Context is too small"}, "400: Context is too small"),
         (500, "<html>oops</html>", "500: <html>oops"),
         (200, "<html>a page</html>", "not answer with JSON"),
@@ -88,8 +90,6 @@ def test_a_server_that_is_not_openai_compatible_is_named(openai: Any) -> None:
 
 
 def test_a_slow_server_is_not_asked_again(openai: Any) -> None:
-    import time
-
     openai.answer = lambda body: (time.sleep(1), (200, {}))[1]
     with pytest.raises(Unavailable, match="did not answer within"):
         ChatClient(openai.url, "x", timeout=0.1).complete(ASKED, 16)
@@ -99,3 +99,85 @@ def test_a_slow_server_is_not_asked_again(openai: Any) -> None:
 def test_loopback_needs_no_proxy(openai: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     assert ChatClient(openai.url, "x").models() == ["temporal-unlearn", "other"]
+
+
+def test_a_chat_that_gets_404_is_told_which_models_there_are(openai: Any) -> None:
+    openai.answer = lambda body: (404, {"error": {"message": "model 'x' not loaded"}})
+    with pytest.raises(NotFound, match="model 'x' not loaded; asked for 'x', it has: temporal-unlearn, other"):
+        ChatClient(openai.url, "x").complete(ASKED, 16)
+    openai.models = "nonsense"
+    with pytest.raises(NotFound, match="answered 404") as caught:
+        ChatClient(openai.url, "x").complete(ASKED, 16)
+    assert "/v1" in caught.value.remedy
+
+
+Send = Callable[[socket.socket], None]
+
+
+@pytest.fixture
+def raw() -> Iterator[Callable[[Send], str]]:
+    """Serves every connection by a function that may send what it likes; gives the URL."""
+    listening: list[socket.socket] = []
+
+    def serve(send: Send) -> str:
+        server = socket.create_server(("127.0.0.1", 0))
+        listening.append(server)
+        threading.Thread(target=answer, args=(server, send), daemon=True).start()
+        return f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+
+    def answer(server: socket.socket, send: Send) -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(65536)
+                try:
+                    send(connection)
+                except OSError:
+                    continue
+
+    yield serve
+    for server in listening:
+        server.close()
+
+
+def test_a_server_that_sends_without_end_is_given_up_on(
+    raw: Callable[[Send], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_module, "_MOST_BYTES", 1 << 20)
+
+    def flood(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            connection.sendall(b"data: garbage\n\n" * 1000)
+
+    with pytest.raises(RequestFailed, match="sent more than 1 MiB, beginning with 'data: garbage"):
+        ChatClient(raw(flood), "x").complete(ASKED, 16)
+
+
+@pytest.mark.parametrize("beginning", [b"", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_a_server_that_drips_is_given_up_on(raw: Callable[[Send], str], beginning: bytes) -> None:
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(beginning)
+        while True:
+            connection.sendall(b"x" if beginning else b"")
+            time.sleep(0.05)
+
+    started = time.monotonic()
+    with pytest.raises(Unavailable, match="did not answer within"):
+        ChatClient(raw(drip), "x", timeout=0.5).complete(ASKED, 16)
+    assert time.monotonic() - started < 5
+
+
+def test_an_answer_that_breaks_off_is_no_answer_and_not_asked_for_again(raw: Callable[[Send], str]) -> None:
+    asked = []
+
+    def break_off(connection: socket.socket) -> None:
+        asked.append(1)
+        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"choices": [')
+
+    with pytest.raises(RequestFailed, match="broke off its answer"):
+        ChatClient(raw(break_off), "x").complete(ASKED, 16)
+    assert len(asked) == 1

@@ -45,6 +45,20 @@ def test_defaults_are_the_documents():
     assert (spec.install.publisher, spec.install.require) == ("local", "minimum")
 
 
+def test_a_judge_needs_a_server_and_a_model():
+    (fault,) = faults_of(job(evaluate={"judge_url": "http://localhost:1234/v1"}))
+    assert "a judge needs both judge_url and judge_model" in fault
+    spec = parse_job(job(evaluate={"judge_url": "http://localhost:1234/v1", "judge_model": "other"}))
+    assert spec_from_proto(spec_to_proto(spec)) == spec
+
+
+def test_which_quantization_type_is_installed_can_be_left_to_the_numbers():
+    assert parse_job(job()).install.quant == "first"
+    spec = parse_job(job(install={"quant": "smallest_passing"}))
+    assert spec_from_proto(spec_to_proto(spec)).install.quant == "smallest_passing"
+    assert "install.quant" in faults_of(job(install={"quant": "smallest"}))[0]
+
+
 @pytest.mark.parametrize("quant", ["f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_k_s", "q3_k_m"])
 def test_every_type_of_the_documents_table(quant):
     assert parse_job(job(convert={"quant_types": [quant]})).convert.quant_types == (quant,)
