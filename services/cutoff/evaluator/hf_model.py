@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import is_bitsandbytes_available
 from transformers.utils import logging as transformers_logging
+from transformers.utils.import_utils import is_bitsandbytes_available
 
 from cutoff.datasets import PromptTemplate, template_of
 from cutoff.errors import Fault, InvalidInput, OutOfMemory, Refused
