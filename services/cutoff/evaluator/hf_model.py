@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +89,9 @@ def open_adapter(
                 "pip install bitsandbytes where the evaluator runs, or take adapter out of evaluate.targets",
             )
         template = _template(adapter if tokenizer_files(adapter) else base, report)
-        adapted: Any = PeftModel.from_pretrained(_load_model(base, device, quantization), str(adapter))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by names that are going out of use
+            adapted: Any = PeftModel.from_pretrained(_load_model(base, device, quantization), str(adapter))
         return adapted.eval(), template
 
     with _opened(f"{adapter} on {base}", load, devices, report) as target:
