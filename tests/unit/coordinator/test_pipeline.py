@@ -30,8 +30,8 @@ RESULTS = {
     "merge": {"path": "jobs/x/merge/1/merged"},
     "convert": {
         "files": [
-            {"quant_type": "q4_k_m", "path": "a-Q4_K_M.gguf", "sha256": "1" * 64},
-            {"quant_type": "q8_0", "path": "a-Q8_0.gguf", "sha256": "2" * 64},
+            {"quant_type": "q4_k_m", "path": "a-Q4_K_M.gguf", "size_bytes": 4, "sha256": "1" * 64},
+            {"quant_type": "q8_0", "path": "a-Q8_0.gguf", "size_bytes": 8, "sha256": "2" * 64},
         ]
     },
     "evaluate": {"sets": {"validation": {"retain_correct": SCORES, "missed_minimum": [], "missed_target": []}}},
