@@ -300,6 +300,15 @@ def test_a_model_below_its_bar_is_not_installed(store, spec, monkeypatch):
     assert script.calls[-1].request.job.result.missed == job.result.missed
 
 
+def test_the_smallest_type_that_passes_is_installed_when_asked_for(store, spec, monkeypatch):
+    files = [{**file, "size_bytes": size} for file, size in zip(RESULTS["convert"]["files"], (8, 4), strict=True)]
+    monkeypatch.setitem(RESULTS, "convert", {"files": files})
+    spec.install.quant = "smallest_passing"
+    script = Script()
+    run_job(store, spec, script)
+    assert script.calls[-1].request.quant_type == "q8_0"
+
+
 def test_the_check_of_the_name_knows_what_will_be_installed(store, spec):
     script = Script()
     run_job(store, spec, script)
