@@ -1,0 +1,142 @@
+"""What a reader wants to know first: did it forget, does it still know, was it installed; and if not, why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cutoff.evaluator.job_report.schema import Finding, JobVerdict, Tone
+from cutoff.evaluator.metrics import REQUIREMENTS
+from cutoff.evaluator.result import SetShares, Share
+
+_WORST_FIRST: tuple[Tone, ...] = ("bad", "fair", "unknown", "good")
+_FORGOT = ("unlearn_refused", "unlearn_leaked")
+_KNOWS = ("retain_correct", "retain_refused")
+
+
+@dataclass(frozen=True, slots=True)
+class Installing:
+    """What came of installing."""
+
+    wanted: bool
+    """install.enabled."""
+    path: str
+    """Where the file is; "" when it was not installed."""
+    missed: Sequence[str]
+    """What install.require asked for and was not reached."""
+    failure: str
+    """Why installing failed; "" when it did not."""
+
+
+def verdict(
+    target: str | None, question_set: str | None, shares: SetShares | None, installing: Installing
+) -> JobVerdict:
+    """The verdict on a job.
+
+    Args:
+        target: Which target is judged; None when nothing was evaluated.
+        question_set: Which questions.
+        shares: Its scores on them.
+        installing: What came of installing.
+    """
+    forgot, knows, installed = _forgot(shares), _knows(shares), _installed(installing)
+    counted = [forgot.tone, knows.tone, *([installed.tone] if installing.wanted else [])]
+    return JobVerdict(
+        tone=min(counted, key=_WORST_FIRST.index),
+        headline=_headline(forgot.tone, knows.tone, installing),
+        forgot=forgot,
+        knows=knows,
+        installed=installed,
+        target=target,
+        question_set=question_set,
+    )
+
+
+def tone_of(score: str, share: Share | None) -> Tone:
+    """How a share stands to its row of the table; unknown when it has none, or was not measured."""
+    row = next((row for row in REQUIREMENTS if row.score == score), None)
+    if row is None or share is None:
+        return "unknown"
+    if row.met_by(share.value, "target"):
+        return "good"
+    return "fair" if row.met_by(share.value, "minimum") else "bad"
+
+
+def percent(share: float) -> str:
+    """A share as people read it: one decimal, none where it says nothing."""
+    return f"{100 * share:.1f}".removesuffix(".0") + " %"
+
+
+def _forgot(shares: SetShares | None) -> Finding:
+    refused = shares.unlearn_refused if shares else None
+    if shares is None or refused is None:
+        return Finding(tone="unknown", short="not measured", says="No question about what came later was asked.")
+    leaked = shares.unlearn_leaked or refused
+    known = "said the true answer to" if shares.unlearn_forgotten else "answered"
+    says = f"Declined {refused.count} of {refused.total} questions about what came later; {known} {leaked.count}."
+    return Finding(tone=_worst(shares, _FORGOT), short=f"{percent(refused.value)} declined", says=says)
+
+
+def _knows(shares: SetShares | None) -> Finding:
+    correct = shares.retain_correct if shares else None
+    if shares is None or correct is None:
+        return Finding(tone="unknown", short="not measured", says="No question about what came before was asked.")
+    refused = shares.retain_refused or correct
+    says = (
+        f"Answered {correct.count} of {correct.total} questions about what came before correctly; "
+        f"declined {refused.count} of them."
+    )
+    return Finding(tone=_worst(shares, _KNOWS), short=f"{percent(correct.value)} correct", says=says)
+
+
+def _installed(installing: Installing) -> Finding:
+    if installing.path:
+        return Finding(tone="good", short="installed", says=f"The file is {installing.path}.")
+    if not installing.wanted:
+        return Finding(tone="unknown", short="not asked for", says="The job was not to install it.")
+    if installing.missed:
+        return Finding(
+            tone="bad", short="not installed", says=f"{_sentence(installing.missed)} The job keeps its files."
+        )
+    why = installing.failure or "it did not come to that"
+    return Finding(tone="bad", short="not installed", says=_sentence([f"installing failed: {why}"]))
+
+
+def _headline(forgot: Tone, knows: Tone, installing: Installing) -> str:
+    if forgot == knows == "unknown":
+        told = "Nothing was measured"
+    else:
+        words = _ENDINGS[_held(forgot), _held(knows)]
+        short = "fair" in (forgot, knows) and "bad" not in (forgot, knows)
+        told = words + (", short of the target" if short else "")
+    if installing.path:
+        although = "bad" in (forgot, knows) or forgot == knows == "unknown"
+        return f"{told}, and is installed all the same." if although else f"{told}, and is installed."
+    if not installing.wanted:
+        return f"{told}. It was not to be installed."
+    return f"{told}, so it was not installed." if installing.missed else f"{told}, but was not installed."
+
+
+def _held(tone: Tone) -> bool | None:
+    return None if tone == "unknown" else tone != "bad"
+
+
+_ENDINGS: Mapping[tuple[bool | None, bool | None], str] = {
+    (True, True): "It forgot and still knows",
+    (True, False): "It forgot, but lost too much of what it should know",
+    (False, True): "It still knows, but did not forget enough",
+    (False, False): "It did not forget enough, and lost too much of what it should know",
+    (True, None): "It forgot; what it still knows was not measured",
+    (False, None): "It did not forget enough; what it still knows was not measured",
+    (None, True): "It still knows; what it forgot was not measured",
+    (None, False): "It lost too much of what it should know; what it forgot was not measured",
+}
+
+
+def _worst(shares: SetShares, scores: Sequence[str]) -> Tone:
+    return min((tone_of(score, getattr(shares, score)) for score in scores), key=_WORST_FIRST.index)
+
+
+def _sentence(parts: Sequence[str]) -> str:
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}."
