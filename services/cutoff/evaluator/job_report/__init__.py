@@ -1,1 +1,4 @@
-"""A job's report: what all its targets' evaluations say together, for programs (report.json) and people (report.html)."""
+"""A job's report: what the evaluations of all its targets say together.
+
+report.json is for programs (`schema` says what it holds), report.html for people.
+"""

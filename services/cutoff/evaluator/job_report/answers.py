@@ -88,9 +88,9 @@ def read_answers(files: Mapping[str, Path]) -> list[Asked]:
     return [_asked(question, row, said[question]) for question, row in first.items()]
 
 
-def grades_of(answers: Iterable[Asked], target: str, question_set: str) -> dict[tuple[Side, str], Grade]:
+def grades_of(answers: Iterable[Asked], target: str, question_set: str) -> dict[tuple[str, str], Grade]:
     """One target's grades in one set, by side and question."""
-    found = {}
+    found: dict[tuple[str, str], Grade] = {}
     for asked in answers:
         grade = asked.grade_of(target)
         if asked.question.question_set == question_set and grade is not None:

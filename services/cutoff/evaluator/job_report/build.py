@@ -153,7 +153,7 @@ def _quantizations(job: job_pb2.Job, targets: Sequence[EvaluationResult], answer
     return rows
 
 
-def _side(grades: Mapping[tuple[Side, str], Grade], side: Side) -> dict[str, Grade]:
+def _side(grades: Mapping[tuple[str, str], Grade], side: Side) -> dict[str, Grade]:
     return {question: grade for (of, question), grade in grades.items() if of == side}
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
+from cutoff.datasets import SIDES
 from cutoff.evaluator.grading import GRADES, Grade
 from cutoff.evaluator.job_report import pictures
 from cutoff.evaluator.job_report.answers import RIGHT, Asked, Said, failures
@@ -62,11 +62,11 @@ def render(report: JobReport, answers: Sequence[Asked]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "duration": _duration, "picture": _picture}
+    environment.filters |= {"percent": percent, "duration": _duration}
     environment.globals |= {"tone_of": tone_of, "word": _word, "grade_tone": _grade_tone}
-    script = (folder / "page.js.jinja").read_text(encoding="utf-8")
-    page: str = environment.get_template("page.html.jinja").render(**_content(report, answers), **_script(script))
-    return page
+    script = environment.get_template("page.js.jinja").render()
+    page = environment.get_template("page.html.jinja")
+    return page.render(**_content(report, answers), script=script, script_hash=_hash(script))
 
 
 def _content(report: JobReport, answers: Sequence[Asked]) -> dict[str, Any]:
@@ -110,7 +110,8 @@ def _of_set(targets: Iterable[EvaluationResult], name: str) -> dict[str, SetShar
 def _matrix(shares: SetShares) -> list[dict[str, Any]]:
     """The confusion matrix: a row a side, a cell a grade, with the row's share of it."""
     rows = []
-    for side, should in (("retain", "should answer"), ("unlearn", "should decline")):
+    should: Mapping[Side, str] = {"retain": "should answer", "unlearn": "should decline"}
+    for side in SIDES:
         counts: Mapping[Grade, int] = shares.grades.get(side, {})
         total = sum(counts.values())
         cells = [
@@ -120,10 +121,10 @@ def _matrix(shares: SetShares) -> list[dict[str, Any]]:
                 "share": counts.get(grade, 0) / total,
                 "right": grade == RIGHT[side],
             }
-            for grade in sorted(GRADES, key=lambda grade: grade != RIGHT[side])
+            for grade in (RIGHT[side], *(grade for grade in GRADES if grade != RIGHT[side]))
             if total and (side, grade) in _WORDS and (grade != "answered" or counts.get(grade))
         ]
-        rows.append({"should": should, "total": total, "cells": cells})
+        rows.append({"should": should[side], "total": total, "cells": cells})
     return rows
 
 
@@ -173,15 +174,6 @@ def _grade_tone(side: Side, grade: Grade) -> Tone:
     return "bad" if grade in ("leaked", "answered") else "fair"
 
 
-def _picture(picture: pictures.Picture | None) -> Markup:
-    """Both widths; the style sheet shows one. The SVG is matplotlib's, which escapes its texts."""
-    if picture is None:
-        return Markup("")
-    return Markup('<figure role="img" aria-label="{}"><div class="wide">{}</div><div class="narrow">{}</div></figure>').format(
-        picture.description, Markup(picture.wide), Markup(picture.narrow)
-    )  # fmt: skip
-
-
 def _duration(seconds: float | None) -> str:
     """Seconds as people say them."""
     if seconds is None:
@@ -192,7 +184,6 @@ def _duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _script(script: str) -> dict[str, Any]:
-    """The script, and the hash by which the page's security policy knows it."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return {"script": Markup(script), "script_hash": f"sha256-{digest}"}
+def _hash(script: str) -> str:
+    """By which the page's security policy knows its script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"

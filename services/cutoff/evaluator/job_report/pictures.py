@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cutoff.evaluator.job_report.answers import BASE
 from cutoff.evaluator.job_report.schema import AttackRow, Bars, DriftRow, JobReport, Tone
 from cutoff.evaluator.job_report.verdict import tone_of
-from cutoff.evaluator.result import EvaluationResult, SetShares, Share, YearShares
+from cutoff.evaluator.result import SetShares, Share, YearShares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ class Picture:
 
 
 def scores_picture(report: JobReport, question_set: str) -> Picture | None:
-    """The four metrics of all targets with their intervals, against the table's bars; None when nothing was measured."""
+    """The four metrics of all targets with their intervals, against the table's bars; None when none was measured."""
     found = [(result.target, result.sets[question_set]) for result in report.targets if question_set in result.sets]
     rows = [bars for bars in report.requirements if any(getattr(shares, bars.score) for _, shares in found)]
     if not rows:
@@ -84,8 +84,7 @@ def years_picture(report: JobReport, question_set: str) -> Picture | None:
         if report.cutoff:
             _cutoff(axes, report.cutoff)
         axes.set(ylim=(-0.03, 1.03), yticks=[0, 0.5, 1], yticklabels=["0", "50", "100 %"])
-        axes.xaxis.get_major_locator().set_params(integer=True, nbins=5 if narrow else 10)
-        axes.tick_params(axis="x", labelrotation=0)
+        axes.locator_params(axis="x", integer=True, nbins=5 if narrow else 10)
         figure.legend(loc="outside upper left", ncols=1 if narrow else 3)
 
     target = report.verdict.target
@@ -137,7 +136,7 @@ def attacks_picture(rows: Sequence[AttackRow]) -> Picture | None:
             _interval(axes, row.leaked, place - 0.14, _BAD, label=row.target if place == 0 else "")
         _categories(axes, [row.attack.replace("_", " ") for row in rows])
         _percent_axis(axes)
-        figure.legend(loc="outside upper left", ncols=2)
+        figure.legend(loc="outside upper left", ncols=1 if narrow else 2)
 
     return _picture("How often each attack brings the true answer out", draw, lambda _: 0.9 + 0.42 * len(rows))
 
@@ -232,10 +231,10 @@ def _picture(description: str, draw: Callable[[Figure, bool], None], height: Cal
 
 def _svg(draw: Callable[[Figure, bool], None], narrow: bool, width: float, height: float) -> str:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     with _style(narrow):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        figure.get_layout_engine().set(h_pad=0.09, w_pad=0.09)
+        figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.09, w_pad=0.09))
         draw(figure, narrow)
         for axes in figure.axes:
             axes.spines[["top", "right", "left", "bottom"]].set_visible(False)

@@ -15,7 +15,7 @@ SCHEMA_VERSION: Literal[1] = 1
 """Grows when a field changes its meaning or goes; new fields do not change it."""
 
 Tone = Literal["good", "fair", "bad", "unknown"]
-"""good: the target is met, or it was done. fair: the minimum is met. bad: neither. unknown: not measured, or not asked."""
+"""good: the target is met, or it was done. fair: the minimum is met. bad: neither. unknown: not measured, not asked."""
 
 
 class _Part(BaseModel):
