@@ -41,7 +41,7 @@ def port(reach, loop, tmp_path):
     journal = Journal(store)
     services = Services(Addresses("a", "b", "c", "d"), _waits_for_hardware, _not_here, _nothing, _nothing)
     jobs = Jobs(journal, services)
-    servicer = JobServicer(journal, jobs, lambda spec: admission.check(spec, roots))
+    servicer = JobServicer(journal, jobs, lambda spec: admission.check(spec, roots), roots.artifacts)
     yield reach({"JobService": servicer}, {"JobService": job_pb2_grpc.add_JobServiceServicer_to_server})
     asyncio.run_coroutine_threadsafe(jobs.suspend(), loop).result(10)
     store.close()

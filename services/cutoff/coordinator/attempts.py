@@ -51,6 +51,7 @@ _METHODS: Mapping[str, tuple[str, str, Any]] = {
     "convert": ("gguf_converter", "GgufConverterService/Convert", gguf_converter_pb2.ConvertResponse),
     "evaluate": ("evaluator", "EvaluatorService/Evaluate", evaluator_pb2.EvaluateResponse),
     "install": ("gguf_converter", "GgufConverterService/Install", gguf_converter_pb2.InstallResponse),
+    "report": ("evaluator", "EvaluatorService/WriteReport", evaluator_pb2.WriteReportResponse),
 }
 """By stage: the service, its streaming method, and what that answers with."""
 
@@ -130,6 +131,12 @@ class Attempts:
         for attempt in self._job().attempts:
             if attempt.state in OPEN:
                 await self._cancel(attempt.key)
+
+    def give_up(self, error: CutoffError) -> None:
+        """Records of every attempt that is open why it is not gone on with."""
+        for attempt in self._job().attempts:
+            if attempt.state in OPEN:
+                self._fail(attempt.key, error)
 
     async def _open(self, stage: str) -> types_pb2.RunKey:
         """The key of the open attempt, if its run is still there or never began; else of a new one."""

@@ -1,4 +1,4 @@
-"""What happens to a job, from top to bottom: prepare, train, merge, convert, evaluate, install.
+"""What happens to a job, from top to bottom: prepare, train, merge, convert, evaluate, install, report.
 
 Each stage is run by `attempts.py`, which keeps its result in the job's record. A pipeline that starts over (the
 coordinator was restarted) takes the results that are there and attaches to what still runs.
@@ -83,7 +83,12 @@ class Pipeline:
             beside.create_task(self._evaluate_folders(prepared, merged))
         ggufs = {file["quant_type"]: file for file in converting.result()["files"]}
         scores = await self._evaluate_ggufs(ggufs)
-        await self._install(ggufs, scores)
+        try:
+            await self._install(ggufs, scores)
+        except CutoffError:
+            await self._report()  # it says why nothing was installed
+            raise
+        await self._report()
 
     async def _check_install(self) -> None:
         """Finds out before any work that the model could not be installed."""
@@ -159,6 +164,14 @@ class Pipeline:
         installed = await self._attempts.run("install", lambda: request)
         result = {"installed_path": installed["path"], "installed_sha256": installed["sha256"]}
         self._journal.change(self._name, lambda job: _with_result(job, **result))
+
+    async def _report(self) -> None:
+        """For every job that was evaluated, whatever came of installing. No job fails for want of its report."""
+        try:
+            await self._attempts.run("report", lambda: evaluator_pb2.WriteReportRequest(job=self._job()))
+        except CutoffError as error:
+            _LOG.warning("no report", job=self._name, reason=error.reason, message=error.message)
+            self._attempts.give_up(error)
 
     def _job(self) -> job_pb2.Job:
         return self._journal.store.get(self._name)

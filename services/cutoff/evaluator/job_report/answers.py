@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cutoff.errors import CheckFailed
 from cutoff.evaluator.grading import Grade
 from cutoff.evaluator.metrics import Side
 
@@ -73,17 +74,22 @@ def read_answers(files: Mapping[str, Path]) -> list[Asked]:
 
     Raises:
         OSError: A file cannot be read.
-        ValueError: It is not what an evaluation wrote.
+        CheckFailed: It is not what an evaluation writes.
     """
     first: dict[Question, Mapping[str, object]] = {}
     said: dict[Question, list[Said]] = {}
     for target, path in files.items():
         with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                row = json.loads(line)
-                question = Question(row["set"], row["side"], row["question"])
+            for number, line in enumerate(lines, start=1):
+                try:
+                    row = json.loads(line)
+                    question = Question(row["set"], row["side"], row["question"])
+                    answer = Said(target, _clipped(row["got"]), row["grade"], row["rule"], row["decided"])
+                except (ValueError, LookupError, TypeError) as error:
+                    raise CheckFailed(
+                        f"{path}:{number} is not what an evaluation writes: {error!r}", "evaluate again"
+                    ) from error
                 first.setdefault(question, row)
-                answer = Said(target, _clipped(row["got"]), row["grade"], row["rule"], row["decided"])
                 said.setdefault(question, []).append(answer)
     return [_asked(question, row, said[question]) for question, row in first.items()]
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cutoff.artifacts import inside
+from cutoff.errors import CheckFailed
 from cutoff.evaluator.compare import Drift, against_base, drift
 from cutoff.evaluator.grading import Grade
 from cutoff.evaluator.job_report.answers import BASE, Asked, grades_of, read_answers
@@ -42,7 +43,7 @@ def build_report(job: job_pb2.Job, artifacts: Path) -> tuple[JobReport, list[Ask
 
     Raises:
         OSError: A file of an evaluation cannot be read.
-        ValueError: It is not what an evaluation wrote.
+        CheckFailed: It is not what an evaluation writes.
     """
     files = {kind: _files(job, kind) for kind in ("evaluation", "examples")}
     found = [_read(inside(artifacts, path)) for path in files["evaluation"].values()]
@@ -97,7 +98,10 @@ def _files(job: job_pb2.Job, kind: str) -> dict[str, str]:
 
 
 def _read(path: Path) -> EvaluationResult:
-    return EvaluationResult.model_validate_json(path.read_text(encoding="utf-8"))
+    try:
+        return EvaluationResult.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckFailed(f"{path} is not what an evaluation writes: {error}", "evaluate again") from error
 
 
 def _place(job: job_pb2.Job, target: str) -> tuple[int, str]:

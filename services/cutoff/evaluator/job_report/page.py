@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cutoff.datasets import SIDES
+from cutoff.evaluator.compare import ALPHA
 from cutoff.evaluator.grading import GRADES, Grade
 from cutoff.evaluator.job_report import pictures
 from cutoff.evaluator.job_report.answers import RIGHT, Asked, Said, failures
@@ -76,6 +77,7 @@ def _content(report: JobReport, answers: Sequence[Asked]) -> dict[str, Any]:
     decided = [row for row in report.quantizations if row.question_set == judged.question_set]
     return {
         "report": report,
+        "alpha": ALPHA,
         "columns": _COLUMNS,
         "sets": sets,
         "shares": {name: _of_set(report.targets, name) for name in sets},

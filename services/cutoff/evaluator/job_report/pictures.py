@@ -85,6 +85,7 @@ def years_picture(report: JobReport, question_set: str) -> Picture | None:
             _cutoff(axes, report.cutoff)
         axes.set(ylim=(-0.03, 1.03), yticks=[0, 0.5, 1], yticklabels=["0", "50", "100 %"])
         axes.locator_params(axis="x", integer=True, nbins=5 if narrow else 10)
+        axes.tick_params(axis="y", length=0)
         figure.legend(loc="outside upper left", ncols=1 if narrow else 3)
 
     target = report.verdict.target
@@ -196,11 +197,8 @@ def _cutoff(axes: Axes, cutoff: str) -> None:
     left, right = axes.get_xlim()
     if left <= place <= right:
         axes.axvline(place, color=_SOFT, linewidth=1, linestyle=(0, (4, 3)))
-        side = ("right", -4) if place > (left + right) / 2 else ("left", 4)
-        axes.annotate(
-            f"cutoff {cutoff}", (place, 0.5), (side[1], 0), textcoords="offset points", ha=side[0], va="center",
-            color=_SOFT, fontsize=8,
-        )  # fmt: skip
+        above = axes.get_xaxis_transform()  # years across, shares of the plot's height up
+        axes.text(place, 1.03, f"cutoff {cutoff}", transform=above, ha="center", color=_SOFT, fontsize=8)
 
 
 def _changes(row: DriftRow) -> tuple[int, int, int, int]:

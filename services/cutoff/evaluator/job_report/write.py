@@ -23,7 +23,7 @@ def write_report(job: job_pb2.Job, artifacts: Path, folder: Path) -> JobReport:
 
     Raises:
         OSError: A file of an evaluation cannot be read, or the report not be written.
-        ValueError: A file is not what an evaluation wrote.
+        CheckFailed: A file is not what an evaluation writes.
     """
     report, answers = build_report(job, artifacts)
     with publishing(folder / REPORT) as partial:
