@@ -39,7 +39,9 @@ def report_file(job: job_pb2.Job, artifacts: Path, form: Format = job_pb2.GetRep
         raise NotFound(f"{job.name} has no report: {_why(job)}", f"cutoff get {job.name.removeprefix('jobs/')}")
     path = inside(artifacts, found[-1])
     if not path.is_file():
-        raise NotFound(f"{path} is not there any more", "say where the jobs' folders are: --artifacts, CUTOFF_ARTIFACTS")
+        raise NotFound(
+            f"{path} is not there any more", "say where the jobs' folders are: --artifacts, CUTOFF_ARTIFACTS"
+        )
     return path
 
 
