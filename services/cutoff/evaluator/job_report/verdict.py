@@ -103,18 +103,18 @@ def _installed(installing: Installing) -> Finding:
 
 
 def _headline(forgot: Tone, knows: Tone, installing: Installing) -> str:
-    if forgot == knows == "unknown":
-        told = "Nothing was measured"
-    else:
-        words = _ENDINGS[_held(forgot), _held(knows)]
-        short = "fair" in (forgot, knows) and "bad" not in (forgot, knows)
-        told = words + (", short of the target" if short else "")
-    if installing.path:
-        although = "bad" in (forgot, knows) or forgot == knows == "unknown"
-        return f"{told}, and is installed all the same." if although else f"{told}, and is installed."
+    told = _ENDINGS[_held(forgot), _held(knows)]
     if not installing.wanted:
         return f"{told}. It was not to be installed."
-    return f"{told}, so it was not installed." if installing.missed else f"{told}, but was not installed."
+    if "unknown" in (forgot, knows):
+        return f"{told}. It {'is' if installing.path else 'was not'} installed."
+    if not installing.path:
+        return f"{told}, so it was not installed." if installing.missed else f"{told}, but was not installed."
+    if "bad" in (forgot, knows):
+        return f"{told}, and is installed all the same."
+    return (
+        f"{told}, short of the target, and is installed." if "fair" in (forgot, knows) else f"{told}, and is installed."
+    )
 
 
 def _held(tone: Tone) -> bool | None:
@@ -129,6 +129,7 @@ _ENDINGS: Mapping[tuple[bool | None, bool | None], str] = {
     (True, None): "It forgot; what it still knows was not measured",
     (False, None): "It did not forget enough; what it still knows was not measured",
     (None, True): "It still knows; what it forgot was not measured",
+    (None, None): "Nothing was measured",
     (None, False): "It lost too much of what it should know; what it forgot was not measured",
 }
 
