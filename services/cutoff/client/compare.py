@@ -22,6 +22,9 @@ _SCORES = {
     "unlearn_forgotten": "forgotten",
     "temporal_accuracy": "temporal accuracy",
 }
+_NAMES = {"name", "install.publisher", "install.model_name"}
+"""Fields in which jobs differ without being different."""
+
 _LESS_IS_BETTER = {"retain_refused", "unlearn_leaked"}
 
 
@@ -39,7 +42,7 @@ def compared(jobs: Sequence[job_pb2.Job], target: str | None = None, question_se
     """
     specs = [_flat(json_format.MessageToDict(job.spec, preserving_proto_field_name=True)) for job in jobs]
     fields = sorted({field for spec in specs for field in spec})
-    differing = [field for field in fields if len({str(spec.get(field)) for spec in specs}) > 1]
+    differing = [field for field in fields if len({str(spec.get(field)) for spec in specs}) > 1 and field not in _NAMES]
     return {
         "question_set": question_set,
         "differing": differing,

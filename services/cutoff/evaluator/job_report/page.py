@@ -40,11 +40,11 @@ _WORDS: Mapping[tuple[Side, Grade], str] = {
 """What a grade is called on the page."""
 
 _COLUMNS = (
-    ("still knows", "retain_correct"),
+    ("retain accuracy", "retain_correct"),
     ("false refusals", "retain_refused"),
-    ("declines", "unlearn_refused"),
-    ("leaks", "unlearn_leaked"),
-    ("all in all", "temporal_accuracy"),
+    ("unlearn success", "unlearn_refused"),
+    ("leakage", "unlearn_leaked"),
+    ("temporal accuracy", "temporal_accuracy"),
 )
 
 

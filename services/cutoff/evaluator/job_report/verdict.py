@@ -95,11 +95,10 @@ def _installed(installing: Installing) -> Finding:
     if not installing.wanted:
         return Finding(tone="unknown", short="not asked for", says="The job was not to install it.")
     if installing.missed:
-        return Finding(
-            tone="bad", short="not installed", says=f"{_sentence(installing.missed)} The job keeps its files."
-        )
+        says = "It misses what the job asks for (install.require). The job keeps its files."
+        return Finding(tone="bad", short="not installed", says=says)
     why = installing.failure or "it did not come to that"
-    return Finding(tone="bad", short="not installed", says=_sentence([f"installing failed: {why}"]))
+    return Finding(tone="bad", short="not installed", says=f"Installing failed: {why}.")
 
 
 def _headline(forgot: Tone, knows: Tone, installing: Installing) -> str:
@@ -136,8 +135,3 @@ _ENDINGS: Mapping[tuple[bool | None, bool | None], str] = {
 
 def _worst(shares: SetShares, scores: Sequence[str]) -> Tone:
     return min((tone_of(score, getattr(shares, score)) for score in scores), key=_WORST_FIRST.index)
-
-
-def _sentence(parts: Sequence[str]) -> str:
-    text = "; ".join(parts)
-    return f"{text[:1].upper()}{text[1:]}."
