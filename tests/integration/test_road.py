@@ -38,6 +38,10 @@ def check_artifacts(folder: Path) -> None:
     assert "eval_loss" in json.loads((train / "eval_results.json").read_text())
     assert (folder / "merge/1/merged/model.safetensors").is_file()
     assert (folder / "evaluate-q4_k_m/1/examples.jsonl").is_file()
+    report = json.loads((folder / "report/1/report.json").read_text())
+    assert report["verdict"]["headline"].startswith("It forgot and still knows")
+    assert report["verdict"]["installed"]["tone"] == "good"
+    assert [each["target"] for each in report["targets"]] == ["base", "merged", "q4_k_m"]
     assert not list(folder.rglob("*.partial"))
 
 
@@ -69,3 +73,4 @@ def test_the_shipped_file_keeps_and_forgets(client, roots, make_world, seed):
     assert job.result.installed_path == str(folder / f"{name}-Q4_K_M.gguf")
     assert len(GGUFReader(job.result.installed_path).tensors) > 0
     check_artifacts(roots.artifacts / job.name)
+    assert client.report(job.name, page=True) == (roots.artifacts / job.name / "report/1/report.html").read_bytes()

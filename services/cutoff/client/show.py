@@ -62,6 +62,8 @@ def print_result(job: job_pb2.Job) -> None:
         console.print(f"not installed: {missed}", markup=False, soft_wrap=True)
     if job.result.installed_path:
         console.print(f"installed: {job.result.installed_path}", markup=False, soft_wrap=True)
+    if any(artifact.kind == "report-page" for attempt in job.attempts for artifact in attempt.artifacts):
+        console.print(f"report: cutoff report {job.name.removeprefix('jobs/')} --open", markup=False, soft_wrap=True)
 
 
 def wide_console() -> Console:

@@ -43,6 +43,7 @@ class Scripted(job_pb2_grpc.JobServiceServicer):
     def __init__(self) -> None:
         self.job = DONE
         self.submitted: list[job_pb2.SubmitJobRequest] = []
+        self.reports: dict[int, bytes] = {}
 
     async def SubmitJob(self, request, context):
         self.submitted.append(request)
@@ -61,6 +62,11 @@ class Scripted(job_pb2_grpc.JobServiceServicer):
         line = types_pb2.Event(log_line=types_pb2.LogLine(level="INFO", text="step 5: validation loss 0.1"))
         yield job_pb2.WatchJobResponse(event=job_pb2.JobEvent(sequence=2, run=job_pb2.RunEvent(key=key, event=line)))
         yield job_pb2.WatchJobResponse(event=job_pb2.JobEvent(sequence=3, job=self.job))
+
+    async def GetReport(self, request, context):
+        if request.format not in self.reports:
+            raise NotFound(f"{request.name} has no report: the job ended before that")
+        yield job_pb2.GetReportResponse(content=self.reports[request.format])
 
     async def CancelJob(self, request, context):
         return job_pb2.CancelJobResponse(job=self.job)
