@@ -34,6 +34,10 @@ images: ## Builds the CPU images (docker/docker-bake.hcl has the others)
 test: setup ## Runs every test but those of the images
 	@$(BIN)/python -m pytest --ignore tests/containers
 
+.PHONY: browser
+browser: ## Installs Chromium (Debian, as root), in which tests open the report's page
+	@command -v chromium-headless-shell chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium-headless-shell; }
+
 .PHONY: test-containers
 test-containers: setup ## Builds the CPU images, runs the composed system, tests both; needs a Docker engine
 	@$(BIN)/python -m pytest tests/containers
@@ -91,6 +95,10 @@ docs: setup ## Generates docs/job.md, docs/metrics.md and the dashboards
 	@$(BIN)/python -m cutoff.spec.document > docs/job.md
 	@$(BIN)/python -m deploy.prometheus.metrics_page > docs/metrics.md
 	@$(BIN)/python -m deploy.grafana.dashboards
+
+.PHONY: report-pictures
+report-pictures: setup ## Takes the pictures of the report's page in docs/pictures; after make demo and make browser
+	@PYTHONPATH=. $(BIN)/python docs/pictures/make.py $(DEMO)
 
 .PHONY: lock
 lock: setup ## Pins what the images install, by hash

@@ -45,20 +45,25 @@ async def _not_here(*_):
 
 
 @pytest.fixture
-def port(reach, loop, tmp_path):
+def store(tmp_path):
+    store = Store(f"sqlite:///{tmp_path / 'jobs.db'}")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def port(reach, loop, tmp_path, store):
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "dev.jsonl").write_text("{}\n")
     (tmp_path / "datasets" / "empty.jsonl").touch()
     roots = Roots(tmp_path / "datasets", tmp_path / "out", tmp_path / "models", tmp_path / "cache")
-    store = Store(f"sqlite:///{tmp_path / 'jobs.db'}")
     journal = Journal(store)
     services = Services(Addresses("a", "b", "c", "d"), _waits_for_hardware, _not_here, _nothing, _taken, _nothing)
     jobs = Jobs(journal, services)
-    servicer = JobServicer(journal, jobs, lambda spec: admission.check(spec, roots))
+    servicer = JobServicer(journal, jobs, lambda spec: admission.check(spec, roots), roots.artifacts)
     loop.call_soon_threadsafe(_put_in_ended_job, store)
     yield reach({"JobService": servicer}, {"JobService": job_pb2_grpc.add_JobServiceServicer_to_server})
     asyncio.run_coroutine_threadsafe(jobs.suspend(), loop).result(10)
-    store.close()
 
 
 def _put_in_ended_job(store):
@@ -105,6 +110,11 @@ def watch(port, name, after=0):
 
 def cancel(port, name) -> job_pb2.Job:
     return port.unary("JobService/CancelJob", job_pb2.CancelJobRequest(name=name), job_pb2.CancelJobResponse).job
+
+
+def report(port, name, form=job_pb2.GetReportRequest.FORMAT_JSON) -> bytes:
+    request = job_pb2.GetReportRequest(name=name, format=form)
+    return b"".join(r.content for r in port.stream("JobService/GetReport", request, job_pb2.GetReportResponse))
 
 
 def test_a_submitted_job_is_there_with_every_default(port):
@@ -154,7 +164,7 @@ def test_files_that_are_not_there_are_refused(port):
 
 
 def test_unknown_jobs_are_not_found(port):
-    for call in (get, cancel, lambda port, name: list(watch(port, name))):
+    for call in (get, cancel, lambda port, name: list(watch(port, name)), report):
         with pytest.raises(NotFound, match="jobs/none"):
             call(port, "jobs/none")
 
@@ -249,3 +259,33 @@ def test_a_name_that_is_taken_is_said_before_a_job_does_anything(port):
     failed = get(port, job.name)
     assert failed.failure.reason == "ALREADY_EXISTS"
     assert list(failed.attempts) == []
+
+
+def test_a_job_that_goes_on_has_no_report_and_says_so(port):
+    job = submit(port)
+    with pytest.raises(NotFound, match="made when everything has been evaluated"):
+        report(port, job.name)
+
+
+def test_a_report_comes_whole_however_long_it_is(port, store, tmp_path):
+    job = submit(port)
+    page = "<p>é</p>".encode() * 700_000  # more than one message may hold
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/report.json").write_text("{}")
+    (tmp_path / "out/report.html").write_bytes(page)
+    key = types_pb2.RunKey(job=job.name.removeprefix("jobs/"), stage="report", attempt=1)
+    files = {"report": "report.json", "report-page": "report.html"}
+    artifacts = [types_pb2.Artifact(kind=kind, path=path) for kind, path in files.items()]
+    attempt = job_pb2.Attempt(key=key, state=job_pb2.Attempt.STATE_SUCCEEDED, artifacts=artifacts)
+
+    def with_report(job):
+        job.attempts.append(attempt)
+        return job
+
+    store.change(job.name, with_report)
+    assert report(port, job.name) == b"{}"
+    assert report(port, job.name, job_pb2.GetReportRequest.FORMAT_UNSPECIFIED) == b"{}"
+    assert report(port, job.name, job_pb2.GetReportRequest.FORMAT_HTML) == page
+    (tmp_path / "out/report.html").unlink()
+    with pytest.raises(NotFound, match="not there any more"):
+        report(port, job.name, job_pb2.GetReportRequest.FORMAT_HTML)

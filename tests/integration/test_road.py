@@ -41,6 +41,10 @@ def check_artifacts(folder: Path) -> None:
     checks = json.loads((folder / "convert/1/convert.json").read_text())["checks"]
     assert {row["name"] for row in checks} >= {"weights", "tensors", "perplexity", "answer", "tokens", "sha256"}
     assert {row["state"] for row in checks if row["name"] != "size"} == {"passed"}
+    report = json.loads((folder / "report/1/report.json").read_text())
+    assert report["verdict"]["headline"].startswith("It forgot and still knows")
+    assert report["verdict"]["installed"]["tone"] == "good"
+    assert [each["target"] for each in report["targets"]] == ["base", "merged", "q4_k_m"]
     assert not list(folder.rglob("*.partial"))
 
 
@@ -75,3 +79,4 @@ def test_the_shipped_file_keeps_and_forgets(client, roots, make_world, seed):
     assert json.loads(installed.fields["cutoff.recipe"].contents())["train"]["method"] == spec.train.method
     assert len(installed.fields["cutoff.data.unlearn_train.sha256"].contents()) == 64
     check_artifacts(roots.artifacts / job.name)
+    assert client.report(job.name, page=True) == (roots.artifacts / job.name / "report/1/report.html").read_bytes()

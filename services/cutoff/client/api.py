@@ -185,6 +185,17 @@ class Client:
         request = job_pb2.UninstallJobRequest(name=_name(job))
         return self._peer.unary("JobService/UninstallJob", request, job_pb2.UninstallJobResponse, _READING_SECONDS).job
 
+    def report(self, job: str, page: bool = False) -> bytes:
+        """A job's report: report.json, or the page.
+
+        Raises:
+            NotFound: There is no such job, or it has no report; the message says why.
+        """
+        form = job_pb2.GetReportRequest.FORMAT_HTML if page else job_pb2.GetReportRequest.FORMAT_JSON
+        request = job_pb2.GetReportRequest(name=_name(job), format=form)
+        pieces = self._peer.stream("JobService/GetReport", request, job_pb2.GetReportResponse)
+        return b"".join(piece.content for piece in pieces)
+
 
 def _name(job: str) -> str:
     return job if job.startswith("jobs/") else f"jobs/{job}"

@@ -23,7 +23,8 @@ from google.protobuf.message import Message
 import cutoff
 from cutoff.artifacts import Roots, publishing
 from cutoff.client import ask as asking
-from cutoff.client import show
+from cutoff.client import compare as comparing
+from cutoff.client import reports, show
 from cutoff.client.api import Client, Outcome, outcome_of, require_installed
 from cutoff.client.job_record import find_record, record_path, write_record
 from cutoff.client.local import LocalSystem
@@ -378,6 +379,48 @@ def serve(datasets: Datasets = None, artifacts: Artifacts = None, models: Models
             system.watch()
         except KeyboardInterrupt:
             print("stopping", file=sys.stderr)
+
+
+@app.command()
+def report(
+    job: JobName,
+    open_it: Annotated[bool, typer.Option("--open", help="Show the page in a browser.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write the page to a file.")] = None,
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Shows what came of a job: whether it forgot, still knows and was installed; and if not, what to try."""
+    with _errors_shown(as_json):
+        roots = _roots(None, artifacts, None)
+        found = reports.find_report(job, roots)
+        if html is not None:
+            reports.save_page(found, html)
+        opened = reports.open_page(found, roots) if open_it else None
+        if as_json:
+            print(found.content.decode(), end="")
+        elif opened or html:
+            print(opened or html)
+        else:
+            reports.print_report(found, show.wide_console())
+
+
+@app.command()
+def compare(
+    jobs: Annotated[list[str], typer.Argument(help="Jobs, as `cutoff list` shows them.", metavar="JOB JOB...")],
+    target: Annotated[str | None, typer.Option(help="base, merged, q4_k_m, ... [the file each would install].")] = None,
+    question_set: Annotated[str, typer.Option("--set", help="validation, test or heldout.")] = comparing.VALIDATION,
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Puts jobs side by side: in what they differ, and how they score."""
+    with _errors_shown(as_json):
+        if len(set(jobs)) < 2:
+            raise InvalidInput([Fault("JOB", "one job has nothing to be compared with", "name two or more")])
+        found = comparing.compared(reports.find_jobs(jobs, _roots(None, artifacts, None)), target, question_set)
+        if as_json:
+            print(json.dumps(found, indent=2))
+        else:
+            show.wide_console().print(comparing.compare_table(found))
 
 
 @app.command()

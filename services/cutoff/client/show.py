@@ -74,6 +74,8 @@ def print_result(job: job_pb2.Job, folders: str = "") -> None:
         console.print(f"installed: {job.result.installed_path}", markup=False, soft_wrap=True)
     for path in (artifact.path for each in job.attempts for artifact in each.artifacts if artifact.kind == "card"):
         console.print(f"card: {path} (in the artifacts folder)", markup=False, soft_wrap=True)
+    if any(artifact.kind == "report-page" for attempt in job.attempts for artifact in attempt.artifacts):
+        console.print(f"report: cutoff report {job.name.removeprefix('jobs/')} --open", markup=False, soft_wrap=True)
 
 
 def wide_console() -> Console:

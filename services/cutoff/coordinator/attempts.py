@@ -52,6 +52,7 @@ _METHODS: Mapping[str, tuple[str, str, Any]] = {
     "evaluate": ("evaluator", "EvaluatorService/Evaluate", evaluator_pb2.EvaluateResponse),
     "card": ("gguf_converter", "GgufConverterService/WriteCard", gguf_converter_pb2.WriteCardResponse),
     "install": ("gguf_converter", "GgufConverterService/Install", gguf_converter_pb2.InstallResponse),
+    "report": ("evaluator", "EvaluatorService/WriteReport", evaluator_pb2.WriteReportResponse),
 }
 """By stage: the service, its streaming method, and what that answers with."""
 

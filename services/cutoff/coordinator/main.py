@@ -88,7 +88,7 @@ async def _serve(listen: str, roots: Roots, state: Path) -> None:
         scheduler.check_resources(spec.resources.gpus)
 
     def register(server: grpc.aio.Server) -> Sequence[str]:
-        job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(journal, jobs, admit), server)
+        job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(journal, jobs, admit, roots.artifacts), server)
         return ["cutoff.v1.JobService"]
 
     jobs.take_up()

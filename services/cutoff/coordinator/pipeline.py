@@ -1,4 +1,4 @@
-"""What happens to a job, from top to bottom: prepare, train, merge, convert, evaluate, card, install.
+"""What happens to a job, from top to bottom: prepare, train, merge, convert, evaluate, card, install, report.
 
 Each stage is run by `attempts.py`, which keeps its result in the job's record. A pipeline that starts over (the
 coordinator was restarted) takes the results that are there and attaches to what still runs.
@@ -88,8 +88,13 @@ class Pipeline:
         scores = await self._evaluate_ggufs(ggufs)
         chosen = self._choose(ggufs, scores)
         await self._write_card()
-        if chosen:
-            await self._install(chosen)
+        try:
+            if chosen:
+                await self._install(chosen)
+        except CutoffError:
+            await self._report()  # it says why nothing was installed
+            raise
+        await self._report()
 
     async def _check_install(self) -> None:
         """Finds out before any work that the model could not be installed.
@@ -192,6 +197,14 @@ class Pipeline:
     async def _install(self, quant_type: str) -> None:
         installed = await self._attempts.run("install", lambda: delivery.install_request(self._job(), quant_type))
         self._journal.change(self._name, lambda job: delivery.with_installed(job, installed))
+
+    async def _report(self) -> None:
+        """For every job that was evaluated, whatever came of installing. No job fails for want of its report."""
+        try:
+            await self._attempts.run("report", lambda: evaluator_pb2.WriteReportRequest(job=self._job()))
+        except CutoffError as error:
+            _LOG.warning("no report", job=self._name, reason=error.reason, message=error.message)
+            self._attempts.give_up(error)
 
     def _job(self) -> job_pb2.Job:
         return self._journal.store.get(self._name)

@@ -437,3 +437,25 @@ class UninstallJobResponse(_message.Message):
     JOB_FIELD_NUMBER: _ClassVar[int]
     job: Job
     def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class GetReportRequest(_message.Message):
+    __slots__ = ("name", "format")
+    class Format(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        FORMAT_UNSPECIFIED: _ClassVar[GetReportRequest.Format]
+        FORMAT_JSON: _ClassVar[GetReportRequest.Format]
+        FORMAT_HTML: _ClassVar[GetReportRequest.Format]
+    FORMAT_UNSPECIFIED: GetReportRequest.Format
+    FORMAT_JSON: GetReportRequest.Format
+    FORMAT_HTML: GetReportRequest.Format
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    format: GetReportRequest.Format
+    def __init__(self, name: _Optional[str] = ..., format: _Optional[_Union[GetReportRequest.Format, str]] = ...) -> None: ...
+
+class GetReportResponse(_message.Message):
+    __slots__ = ("content",)
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    def __init__(self, content: _Optional[bytes] = ...) -> None: ...

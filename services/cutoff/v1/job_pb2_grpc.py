@@ -69,6 +69,11 @@ class JobServiceStub:
                 request_serializer=cutoff_dot_v1_dot_job__pb2.UninstallJobRequest.SerializeToString,
                 response_deserializer=cutoff_dot_v1_dot_job__pb2.UninstallJobResponse.FromString,
                 _registered_method=True)
+        self.GetReport = channel.unary_stream(
+                '/cutoff.v1.JobService/GetReport',
+                request_serializer=cutoff_dot_v1_dot_job__pb2.GetReportRequest.SerializeToString,
+                response_deserializer=cutoff_dot_v1_dot_job__pb2.GetReportResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -126,6 +131,13 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReport(self, request, context):
+        """The job's report, in pieces. NOT_FOUND while it has none; the message says why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +175,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.UninstallJob,
                     request_deserializer=cutoff_dot_v1_dot_job__pb2.UninstallJobRequest.FromString,
                     response_serializer=cutoff_dot_v1_dot_job__pb2.UninstallJobResponse.SerializeToString,
+            ),
+            'GetReport': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetReport,
+                    request_deserializer=cutoff_dot_v1_dot_job__pb2.GetReportRequest.FromString,
+                    response_serializer=cutoff_dot_v1_dot_job__pb2.GetReportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +371,33 @@ class JobService:
             '/cutoff.v1.JobService/UninstallJob',
             cutoff_dot_v1_dot_job__pb2.UninstallJobRequest.SerializeToString,
             cutoff_dot_v1_dot_job__pb2.UninstallJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cutoff.v1.JobService/GetReport',
+            cutoff_dot_v1_dot_job__pb2.GetReportRequest.SerializeToString,
+            cutoff_dot_v1_dot_job__pb2.GetReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,7 @@ class Scripted(job_pb2_grpc.JobServiceServicer):
         self.submitted: list[job_pb2.SubmitJobRequest] = []
         self.installs: list[job_pb2.InstallJobRequest] = []
         self.refusal: CutoffError | None = None
+        self.reports: dict[int, bytes] = {}
 
     async def SubmitJob(self, request, context):
         self.submitted.append(request)
@@ -72,6 +73,11 @@ class Scripted(job_pb2_grpc.JobServiceServicer):
 
     async def UninstallJob(self, request, context):
         return job_pb2.UninstallJobResponse(job=self.job)
+
+    async def GetReport(self, request, context):
+        if request.format not in self.reports:
+            raise NotFound(f"{request.name} has no report: the job ended before that")
+        yield job_pb2.GetReportResponse(content=self.reports[request.format])
 
     async def CancelJob(self, request, context):
         return job_pb2.CancelJobResponse(job=self.job)

@@ -37,6 +37,7 @@ RESULTS = {
     "evaluate": {"sets": {"validation": {"retain_correct": SCORES, "missed_minimum": [], "missed_target": []}}},
     "card": {"path": "jobs/x/card/1/card.md"},
     "install": {"path": "/models/local/m/m-Q4_K_M.gguf", "sha256": "1" * 64},
+    "report": {"path": "jobs/x/report/1/report.json"},
 }
 
 
@@ -134,7 +135,7 @@ def test_all_stages_in_order_and_the_result(store, spec):
     assert job.state == job_pb2.Job.STATE_SUCCEEDED
     assert script.stages[:3] == ["prepare", "train", "merge"]
     assert set(script.stages[3:6]) == {"convert", "evaluate-base", "evaluate-merged"}
-    assert script.stages[6:] == ["evaluate-q4_k_m", "evaluate-q8_0", "card", "install"]
+    assert script.stages[6:] == ["evaluate-q4_k_m", "evaluate-q8_0", "card", "install", "report"]
     assert job.result.installed_path == "/models/local/m/m-Q4_K_M.gguf"
     assert [e.target for e in job.result.evaluations] == ["base", "merged", "q4_k_m", "q8_0"]
     assert job.result.evaluations[0].retain_correct.count == 9
@@ -186,7 +187,8 @@ def test_gpu_stages_alone_ask_for_gpus(store, spec):
     script = Script()
     run_job(store, spec, script)
     asked = {call.request.run.key.stage.partition("-")[0]: call.gpus for call in script.calls}
-    assert asked == {"prepare": 0, "train": 2, "merge": 0, "convert": 0, "evaluate": 2, "card": 0, "install": 0}
+    expected = {"prepare": 0, "train": 2, "merge": 0, "convert": 0, "evaluate": 2, "card": 0, "install": 0, "report": 0}
+    assert asked == expected
 
 
 def test_infrastructure_failures_are_retried(store, spec):
@@ -376,7 +378,8 @@ def test_a_bar_of_none_installs_anything(store, spec, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "stage", ["prepare", "train", "merge", "convert", "evaluate-merged", "evaluate-q4_k_m", "card", "install"]
+    "stage",
+    ["prepare", "train", "merge", "convert", "evaluate-merged", "evaluate-q4_k_m", "card", "install", "report"],
 )
 def test_cancel_stops_the_run_and_the_job(store, spec, stage):
     script = Script(**{stage.replace("-", "_"): ["hang"]})
