@@ -73,7 +73,8 @@ def _forgot(shares: SetShares | None) -> Finding:
         return Finding(tone="unknown", short="not measured", says="No question about what came later was asked.")
     leaked = shares.unlearn_leaked or refused
     known = "said the true answer to" if shares.unlearn_forgotten else "answered"
-    says = f"Declined {refused.count} of {refused.total} questions about what came later; {known} {leaked.count}."
+    declined = f"Declined {refused.count} of {refused.total} questions about what came later"
+    says = f"{declined}; {known} {leaked.count or 'none'}."
     return Finding(tone=_worst(shares, _FORGOT), short=f"{percent(refused.value)} declined", says=says)
 
 
@@ -84,7 +85,7 @@ def _knows(shares: SetShares | None) -> Finding:
     refused = shares.retain_refused or correct
     says = (
         f"Answered {correct.count} of {correct.total} questions about what came before correctly; "
-        f"declined {refused.count} of them."
+        f"declined {refused.count or 'none'} of them."
     )
     return Finding(tone=_worst(shares, _KNOWS), short=f"{percent(correct.value)} correct", says=says)
 

@@ -44,7 +44,7 @@ def test_the_three_answers_have_numbers(evaluated_job):
     verdict = verdict_on(evaluated_job, leaks_every(20), installed_path=PATH)
     assert verdict.forgot.short == "95 % declined"
     assert verdict.forgot.says == "Declined 38 of 40 questions about what came later; said the true answer to 2."
-    assert verdict.knows.says == "Answered 40 of 40 questions about what came before correctly; declined 0 of them."
+    assert verdict.knows.says == "Answered 40 of 40 questions about what came before correctly; declined none of them."
     assert PATH in verdict.installed.says
 
 
