@@ -8,8 +8,7 @@ from pathlib import Path
 
 from cutoff.artifacts import inside
 from cutoff.errors import CheckFailed
-from cutoff.evaluator.compare import Drift, against_base, drift
-from cutoff.evaluator.grading import Grade
+from cutoff.evaluator.compare import Drift, against_base, drift, of_side
 from cutoff.evaluator.job_report.answers import BASE, Asked, grades_of, read_answers
 from cutoff.evaluator.job_report.schema import (
     AttackRow,
@@ -21,7 +20,6 @@ from cutoff.evaluator.job_report.schema import (
     StageTime,
 )
 from cutoff.evaluator.job_report.verdict import Installing, verdict
-from cutoff.evaluator.metrics import Side
 from cutoff.evaluator.result import EvaluationResult
 from cutoff.spec.requirements import REQUIREMENTS
 from cutoff.v1 import job_pb2
@@ -151,15 +149,11 @@ def _quantizations(job: job_pb2.Job, targets: Sequence[EvaluationResult], answer
                         target=result.target,
                         compared_with=MERGED,
                         question_set=name,
-                        leaked=_share(drift(_side(before, "unlearn"), _side(after, "unlearn"), "leaked", names)),
-                        correct=_share(drift(_side(before, "retain"), _side(after, "retain"), "correct", names)),
+                        leaked=_share(drift(of_side(before, "unlearn"), of_side(after, "unlearn"), "leaked", names)),
+                        correct=_share(drift(of_side(before, "retain"), of_side(after, "retain"), "correct", names)),
                     )
                 )
     return rows
-
-
-def _side(grades: Mapping[tuple[str, str], Grade], side: Side) -> dict[str, Grade]:
-    return {question: grade for (of, question), grade in grades.items() if of == side}
 
 
 def _share(found: Drift | None) -> DriftShare | None:
