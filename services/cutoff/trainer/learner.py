@@ -128,7 +128,7 @@ class Learner:
     def _bytes_per_token(self, objective: Objective, example: Example) -> float | None:
         """What autograd keeps for an example, per token; None when memory ran out."""
         kept = 0
-        with self._noticing_exhaustion([example]) as exhausted, memory.counting_saved() as saved:
+        with self._noticing_exhaustion([example]) as exhausted, memory.counting_saved(self.model) as saved:
             loss = self._loss(objective, [example], objective.share([example]))
             kept = saved()
             del loss

@@ -90,17 +90,18 @@ def held_bytes(device: torch.device) -> int:
 
 
 @contextmanager
-def counting_saved() -> Iterator[Callable[[], int]]:
+def counting_saved(model: torch.nn.Module) -> Iterator[Callable[[], int]]:
     """Counts the bytes that autograd keeps for the backward pass of what is computed in the block.
 
-    Weights, which are there anyway, do not count, and what is kept twice counts once. Yields the function that
-    tells the sum; ask it before the backward pass.
+    The model's weights, which are there anyway, do not count, whichever view of them is kept; what is kept twice
+    counts once. Yields the function that tells the sum; ask it before the backward pass.
     """
+    weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     sizes: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> Any:
-        if not isinstance(tensor, torch.nn.Parameter) and not (tensor.is_leaf and tensor.requires_grad):
-            storage = tensor.untyped_storage()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor.detach()  # itself, it would keep the graph that keeps it
 

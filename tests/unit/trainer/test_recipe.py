@@ -411,7 +411,7 @@ def test_a_checkpoint_whose_manifest_is_damaged_is_passed_over(interrupted: Path
 
 def test_measuring_memory_leaves_nothing_behind(make_plan: MakePlan) -> None:
     kept: list[weakref.ref[torch.Tensor]] = []
-    with counting_saved() as saved:
+    with counting_saved(torch.nn.Module()) as saved:
         values = torch.randn(1000, requires_grad=True)
         result = values.exp()
         kept += [weakref.ref(result)]
