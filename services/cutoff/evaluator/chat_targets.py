@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from cutoff.errors import CutoffError, NotFound, Unavailable
-from cutoff.evaluator.targets import Reply
-from cutoff.llama_cpp import ChatClient, Completion, LlamaCpp, RequestFailed, concurrently, serve
+from cutoff.evaluator.targets import Chat, Reply
+from cutoff.llama_cpp import (
+    ChatClient,
+    Completion,
+    LlamaCpp,
+    LlamaServer,
+    Message,
+    RequestFailed,
+    concurrently,
+    serve,
+)
 
 LMSTUDIO_URL = "http://localhost:1234/v1"
 
@@ -27,21 +37,26 @@ _CONNECTIONS = 4
 _SERVER_SECONDS = 300.0
 """A server that takes longer for one answer is taken for stuck."""
 
-Ask = Callable[[str, int], Completion]
-"""Takes a question and max_tokens."""
+Ask = Callable[[Sequence[Message], int], Completion]
+"""Takes a chat and max_tokens."""
+
+Obstacle = Callable[[Chat], str]
+"""Says why a kind of chat cannot be put to a server; nothing when it can."""
 
 
 class ChatTarget:
     """A server that is asked over its chat API.
 
     Args:
-        ask: Sends one question; may be called from several threads.
-        connections: How many questions are under way at once.
+        ask: Sends one chat; may be called from several threads.
+        connections: How many are under way at once.
+        obstacle: Which chats the server cannot be asked; all are fine without it.
     """
 
-    def __init__(self, ask: Ask, connections: int) -> None:
+    def __init__(self, ask: Ask, connections: int, obstacle: Obstacle = lambda _: "") -> None:
         self.ask = ask
         self.connections = connections
+        self.obstacle = obstacle
 
     def answers(self, questions: Sequence[str], max_tokens: int) -> Iterator[tuple[int, Reply]]:
         """Yields replies as they come; a question that got no answer yields its error.
@@ -50,15 +65,29 @@ class ChatTarget:
             ProgramFailed, OutOfMemory: The server was ours, and died.
             NotFound: The server has no such model any more.
         """
-        for index, outcome in concurrently(partial(self._reply, max_tokens), questions, self.connections):
+        return self._answered([_messages(question) for question in questions], max_tokens)
+
+    def replies(self, chats: Sequence[Chat], max_tokens: int) -> Iterator[tuple[int, Reply]]:
+        """As `answers`, to chats; the beginning of an answer is sent as the assistant's unfinished message.
+
+        Raises:
+            ProgramFailed, OutOfMemory, NotFound: As `answers`.
+        """
+        begun = [[{"role": "assistant", "content": chat.begun}] if chat.begun else [] for chat in chats]
+        asked = [[*chat.messages, *last] for chat, last in zip(chats, begun, strict=True)]
+        for index, reply in self._answered(asked, max_tokens):
+            yield index, replace(reply, text=reply.text.removeprefix(chats[index].begun).strip())
+
+    def _answered(self, chats: Sequence[Sequence[Message]], max_tokens: int) -> Iterator[tuple[int, Reply]]:
+        for index, outcome in concurrently(partial(self._reply, max_tokens), chats, self.connections):
             if isinstance(outcome, Reply):
                 yield index, outcome
             else:
                 raise outcome
 
-    def _reply(self, max_tokens: int, question: str) -> Reply | CutoffError:
+    def _reply(self, max_tokens: int, messages: Sequence[Message]) -> Reply | CutoffError:
         try:
-            completion = self.ask(question, max_tokens)
+            completion = self.ask(messages, max_tokens)
         except (RequestFailed, Unavailable) as error:
             return Reply("", error=str(error))
         except CutoffError as error:  # raised where the answers are read, not in this thread
@@ -89,7 +118,7 @@ def open_gguf(
     slots = _SLOTS_OF_SMALL if small else _SLOTS
     context = context_for(questions, max_tokens)
     with serve(llama, gguf, context, slots, threads=1 if small else None, devices=devices) as server:
-        yield ChatTarget(lambda question, most: server.complete(_messages(question), most), slots)
+        yield ChatTarget(server.complete, slots, partial(_template_obstacle, server))
 
 
 @contextmanager
@@ -110,7 +139,7 @@ def open_server(url: str, model: str | None) -> Iterator[ChatTarget]:
             client.choose_only_model()
         else:
             client.require_model()
-        yield ChatTarget(lambda question, most: client.complete(_messages(question), most), _CONNECTIONS)
+        yield ChatTarget(client.complete, _CONNECTIONS, _foreign_obstacle)
 
 
 def context_for(questions: Sequence[str], max_tokens: int) -> int:
@@ -118,6 +147,21 @@ def context_for(questions: Sequence[str], max_tokens: int) -> int:
     longest = max((len(question.encode()) for question in questions), default=0)
     wanted = longest + _TEMPLATE_TOKENS + max_tokens
     return -(-wanted // _ROUND) * _ROUND
+
+
+def _template_obstacle(server: LlamaServer, chat: Chat) -> str:
+    """Why the GGUF's chat template cannot render a chat; llama-server takes up a begun answer."""
+    try:
+        rendered = server.apply_template(chat.messages)
+    except RequestFailed as error:
+        return error.message
+    missing = [role for role, content in chat.turns if content.strip() not in rendered]
+    return f"the chat template leaves out the {missing[0]} message" if missing else ""
+
+
+def _foreign_obstacle(chat: Chat) -> str:
+    """The protocol does not say that a server goes on from an unfinished answer; many begin a new one."""
+    return "a server of one's own may not go on from the beginning of an answer" if chat.begun else ""
 
 
 def _messages(question: str) -> list[dict[str, str]]:

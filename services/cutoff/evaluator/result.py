@@ -129,5 +129,9 @@ class EvaluationResult(_Part):
     questions_per_second: float
     taken_over: int = 0
     """How many of the answers an earlier, interrupted evaluation left."""
+    attacks_left_out: dict[str, str] = {}
+    """Attacks that could not be asked, and why."""
     path: str | None = None
     """This file, relative to the artifacts root."""
+    attacks: dict[str, Share] = {}
+    """By attack: how many of the questions about what came later gave the truth away when they were asked this way."""

@@ -5,7 +5,7 @@ client for it. Everything runs in child processes that die with their parent and
 is interrupted.
 """
 
-from cutoff.llama_cpp.chat import ChatClient, Completion, RequestFailed
+from cutoff.llama_cpp.chat import ChatClient, Completion, Message, RequestFailed
 from cutoff.llama_cpp.concurrently import concurrently
 from cutoff.llama_cpp.convert import convert, quantize
 from cutoff.llama_cpp.location import LlamaCpp, allowed_folders, pinned_version
@@ -17,6 +17,7 @@ __all__ = [
     "Completion",
     "LlamaCpp",
     "LlamaServer",
+    "Message",
     "RequestFailed",
     "allowed_folders",
     "concurrently",
