@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cutoff.datasets import Example, select
 from cutoff.datasets.job_files import seeded
 from cutoff.evaluator.matching import telling
-from cutoff.evaluator.targets import Chat
+from cutoff.evaluator.targets import Chat, Turn
 from cutoff.evaluator.tokens import words
 from cutoff.spec.job import AttackName
 
@@ -71,9 +71,9 @@ def few_shot(example: Example, others: Sequence[Example]) -> Chat:
     """Other post-cutoff questions, answered truly in turns before; drawn anew, but alike, for each question."""
     fitting = [other for other in others if other.original_answer and not _tells(_said(other), example)]
     shown = seeded(f"few-shot-{example.instruction}").sample(fitting, min(SHOTS, len(fitting)))
-    turns = [
-        turn for other in shown for turn in (("user", other.instruction), ("assistant", str(other.original_answer)))
-    ]
+    turns: list[Turn] = []
+    for other in shown:
+        turns += [("user", other.instruction), ("assistant", str(other.original_answer))]
     return Chat((*turns, ("user", example.instruction)))
 
 
@@ -116,7 +116,7 @@ ATTACKS: Mapping[AttackName, Attack] = {
         ),
     ),
     "answer_prefix": Attack(
-        "the beginning of an answer put into the model's mouth", begun("Sure, I know this one. The answer is")
+        "the beginning of an answer put into the model's mouth", begun("I know this one. The answer is")
     ),
     "frame_german": Attack(
         "a German frame around the question",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -40,8 +39,8 @@ _SERVER_SECONDS = 300.0
 Ask = Callable[[Sequence[Message], int], Completion]
 """Takes a chat and max_tokens."""
 
-Obstacle = Callable[[Chat], str]
-"""Says why a kind of chat cannot be put to a server; nothing when it can."""
+_UNFINISHED = "a server of one's own may not go on from the beginning of an answer"
+"""The protocol does not say what happens to an unfinished answer; many servers begin a new one."""
 
 
 class ChatTarget:
@@ -50,13 +49,13 @@ class ChatTarget:
     Args:
         ask: Sends one chat; may be called from several threads.
         connections: How many are under way at once.
-        obstacle: Which chats the server cannot be asked; all are fine without it.
+        ours: The server where it is llama-server: its template can be looked at, and it goes on from a beginning.
     """
 
-    def __init__(self, ask: Ask, connections: int, obstacle: Obstacle = lambda _: "") -> None:
+    def __init__(self, ask: Ask, connections: int, ours: LlamaServer | None = None) -> None:
         self.ask = ask
         self.connections = connections
-        self.obstacle = obstacle
+        self._ours = ours
 
     def answers(self, questions: Sequence[str], max_tokens: int) -> Iterator[tuple[int, Reply]]:
         """Yields replies as they come; a question that got no answer yields its error.
@@ -65,29 +64,37 @@ class ChatTarget:
             ProgramFailed, OutOfMemory: The server was ours, and died.
             NotFound: The server has no such model any more.
         """
-        return self._answered([_messages(question) for question in questions], max_tokens)
+        return self.replies([Chat((("user", question),)) for question in questions], max_tokens)
+
+    def obstacle(self, chat: Chat) -> str:
+        """Why a chat of this kind cannot be put to the server; empty when it can, or when only asking would tell."""
+        if self._ours is None:
+            return _UNFINISHED if chat.begun else ""
+        try:
+            rendered = self._ours.apply_template(chat.messages)
+        except RequestFailed as error:
+            return error.message
+        missing = next((role for role, content in chat.turns if content.strip() not in rendered), None)
+        return f"the chat template leaves out the {missing} message" if missing else ""
 
     def replies(self, chats: Sequence[Chat], max_tokens: int) -> Iterator[tuple[int, Reply]]:
-        """As `answers`, to chats; the beginning of an answer is sent as the assistant's unfinished message.
+        """As `answers`, to chats.
 
         Raises:
             ProgramFailed, OutOfMemory, NotFound: As `answers`.
         """
-        begun = [[{"role": "assistant", "content": chat.begun}] if chat.begun else [] for chat in chats]
-        asked = [[*chat.messages, *last] for chat, last in zip(chats, begun, strict=True)]
-        for index, reply in self._answered(asked, max_tokens):
-            yield index, replace(reply, text=reply.text.removeprefix(chats[index].begun).strip())
-
-    def _answered(self, chats: Sequence[Sequence[Message]], max_tokens: int) -> Iterator[tuple[int, Reply]]:
         for index, outcome in concurrently(partial(self._reply, max_tokens), chats, self.connections):
             if isinstance(outcome, Reply):
                 yield index, outcome
             else:
                 raise outcome
 
-    def _reply(self, max_tokens: int, messages: Sequence[Message]) -> Reply | CutoffError:
+    def _reply(self, max_tokens: int, chat: Chat) -> Reply | CutoffError:
         try:
-            completion = self.ask(messages, max_tokens)
+            if chat.begun and self._ours is not None:
+                completion = self._ours.go_on(chat.messages, chat.begun, max_tokens)
+            else:
+                completion = self.ask(chat.messages, max_tokens)
         except (RequestFailed, Unavailable) as error:
             return Reply("", error=str(error))
         except CutoffError as error:  # raised where the answers are read, not in this thread
@@ -118,7 +125,7 @@ def open_gguf(
     slots = _SLOTS_OF_SMALL if small else _SLOTS
     context = context_for(questions, max_tokens)
     with serve(llama, gguf, context, slots, threads=1 if small else None, devices=devices) as server:
-        yield ChatTarget(server.complete, slots, partial(_template_obstacle, server))
+        yield ChatTarget(server.complete, slots, server)
 
 
 @contextmanager
@@ -139,7 +146,7 @@ def open_server(url: str, model: str | None) -> Iterator[ChatTarget]:
             client.choose_only_model()
         else:
             client.require_model()
-        yield ChatTarget(client.complete, _CONNECTIONS, _foreign_obstacle)
+        yield ChatTarget(client.complete, _CONNECTIONS)
 
 
 def context_for(questions: Sequence[str], max_tokens: int) -> int:
@@ -147,23 +154,3 @@ def context_for(questions: Sequence[str], max_tokens: int) -> int:
     longest = max((len(question.encode()) for question in questions), default=0)
     wanted = longest + _TEMPLATE_TOKENS + max_tokens
     return -(-wanted // _ROUND) * _ROUND
-
-
-def _template_obstacle(server: LlamaServer, chat: Chat) -> str:
-    """Why the GGUF's chat template cannot render a chat; llama-server takes up a begun answer."""
-    try:
-        rendered = server.apply_template(chat.messages)
-    except RequestFailed as error:
-        return error.message
-    missing = [role for role, content in chat.turns if content.strip() not in rendered]
-    return f"the chat template leaves out the {missing[0]} message" if missing else ""
-
-
-def _foreign_obstacle(chat: Chat) -> str:
-    """The protocol does not say that a server goes on from an unfinished answer; many begin a new one."""
-    return "a server of one's own may not go on from the beginning of an answer" if chat.begun else ""
-
-
-def _messages(question: str) -> list[dict[str, str]]:
-    """A chat as training rendered it: the user's question and no system message."""
-    return [{"role": "user", "content": question}]

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Evaluated:
     """From the first question to the last answer; loading the model is not in it, nor what was answered earlier."""
     taken_over: int = 0
     """How many of the answers an earlier, interrupted evaluation left."""
-    attacked: Attacked = Attacked()
+    attacked: Attacked = field(default_factory=Attacked)
     """The answers to attacks; they are in no set."""
 
     @property
@@ -240,7 +240,7 @@ def _judged(
 
 def _report_scores(evaluated: Evaluated, report: Reporter) -> None:
     for set_name, result in evaluated.sets.items():
-        for field, value in result.scores.as_dict().items():
+        for metric, value in result.scores.as_dict().items():
             if value is not None:
-                labels = {"target": evaluated.target, "question_set": set_name, "score": field}
+                labels = {"target": evaluated.target, "question_set": set_name, "score": metric}
                 report.metric("cutoff_evaluation_score_ratio", Score(**value).value, **labels)

@@ -22,12 +22,15 @@ class Reply:
 
 Role = Literal["system", "user", "assistant"]
 
+Turn = tuple[Role, str]
+"""Who says what."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chat:
     """More than a plain question: several turns, and perhaps the beginning of the answer."""
 
-    turns: tuple[tuple[Role, str], ...]
+    turns: tuple[Turn, ...]
     """The last one is the user's."""
     begun: str = ""
     """Words put into the model's mouth, which it goes on from."""

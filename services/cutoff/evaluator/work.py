@@ -21,13 +21,14 @@ from cutoff.v1 import evaluator_pb2
 
 
 def evaluate(request: evaluator_pb2.EvaluateRequest, run: RunContext) -> Mapping[str, Any]:
-    """Evaluates one target on the job's questions; publishes evaluation.json, examples.jsonl and, when asked to, attacks.jsonl.
+    """Evaluates one target on the job's questions; publishes evaluation.json, examples.jsonl and maybe attacks.jsonl.
 
     What an earlier attempt answered before it was lost is taken over.
 
     Returns:
         target, sets (scores by name, missed_minimum, missed_target), seconds, questions_per_second, taken_over,
-        attacks (leakage by attack), attacks_left_out, and path (evaluation.json, relative to the artifacts root, which also has the scores by year).
+        attacks (leakage by attack), attacks_left_out, and path (evaluation.json, relative to the artifacts root, which
+        also has the scores by year).
 
     Raises:
         CutoffError: As `job_questions` and `evaluate_target`.
