@@ -92,6 +92,16 @@ def obstacles(target: Target, asked: Iterable[AttackQuestion]) -> dict[str, str]
     return {name: why for name, each in first.items() if (why := target.obstacle(each.chat))}
 
 
+def attacks_summary(found: Attacked) -> str:
+    """How many leaked by each attack, for people."""
+    lines = [
+        f"  {name}: {one.value:.1%} ({one.low:.1%} to {one.high:.1%}, {one.count} of {one.total})"
+        for name, one in found.leaked.items()
+    ]
+    left_out = [f"  {name}: left out, {why}" for name, why in found.left_out.items()]
+    return "\n".join(["ATTACKS (the true answer was said; 95% intervals)", *lines, *left_out])
+
+
 def report_attacks(found: Attacked, report: Reporter) -> None:
     """Says how many leaked by each attack, and which could not be asked."""
     for name, leaked in found.leaked.items():

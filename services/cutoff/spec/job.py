@@ -34,8 +34,12 @@ def _plain_name(value: str) -> str:
     return value
 
 
-def _attacks(value: object) -> object:
-    """A before-validator: `all` names every attack, an unknown name is answered with the nearest."""
+def attack_names(value: object) -> object:
+    """A before-validator: `all` names every attack, an unknown name is answered with the nearest.
+
+    Raises:
+        ValueError: With every unknown name.
+    """
     known: tuple[str, ...] = get_args(AttackName)
     words = _as_list(value)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
@@ -250,7 +254,7 @@ class EvaluateSpec(_Section):
     """Questions asked beside the validation sets, relative to the datasets root; reported as `test`."""
     heldout_file: str | None = None
     """Questions about facts that no training set holds, relative to the datasets root; reported as `heldout`."""
-    attacks: Annotated[tuple[AttackName, ...], BeforeValidator(_attacks)] = ()
+    attacks: Annotated[tuple[AttackName, ...], BeforeValidator(attack_names)] = ()
     """Also ask up to 100 unlearn questions in these ways; `all` names every one (docs/attacks.md)."""
     verbose: bool = False
     """Log each example with its grade."""
