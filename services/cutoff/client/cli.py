@@ -320,6 +320,9 @@ def demo(
     base_model: Annotated[
         str | None, typer.Option(help="What job.yaml calls the base model, where services see it elsewhere [OUT/base].")
     ] = None,
+    control: Annotated[
+        bool, typer.Option("--control", help="Also make OUT/control, which never saw the later facts.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Writes a made-up world: a base model that knows its facts, question sets, and a job.yaml."""
@@ -333,7 +336,9 @@ def demo(
 
         cache = Roots.from_environment().cache
         try:
-            job_file = create(out, facts=facts, seed=seed, cache=cache, on_progress=progressed, base_model=base_model)
+            job_file = create(
+                out, facts=facts, seed=seed, cache=cache, on_progress=progressed, base_model=base_model, control=control
+            )
         except ModuleNotFoundError as error:
             raise Refused(f"the demo's base model needs {error.name}", "make setup, or pip install .[demo]") from error
         print(json.dumps({"job": str(job_file)}) if as_json else job_file)

@@ -7,7 +7,7 @@ turn is the stop. An example is then `prompt + lead + answer + stop`, tokenized 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -55,6 +55,18 @@ class PromptTemplate:
         """`prompt` of many questions, faster than one by one."""
         conversations = [[{"role": "user", "content": question}] for question in questions]
         return _rendered(self.tokenizer, conversations, generation_prompt=True) if questions else []
+
+    def chat(self, messages: Sequence[Mapping[str, str]], begun: str = "") -> str:
+        """The text the model is given for several turns, up to where its own turn begins or goes on from `begun`.
+
+        Raises:
+            Refused: The template fails on such a chat, or leaves out one of its messages.
+        """
+        rendered = _rendered(self.tokenizer, [[dict(message) for message in messages]], generation_prompt=True)[0]
+        for message in messages:
+            if message["content"].strip() not in rendered:
+                raise Refused(f"the chat template leaves out the {message['role']} message", USE_ALPACA)
+        return rendered + self.lead + begun if begun else rendered
 
     def full(self, question: str, answer: str) -> str:
         """The prompt with the answer and the end of the turn."""

@@ -9,7 +9,7 @@ import yaml
 from cutoff.demo.cache import cached_base_model, link_or_copy
 from cutoff.demo.datasets import write_datasets
 from cutoff.demo.recipe import Recipe
-from cutoff.demo.world import CUTOFF_YEAR, make_world
+from cutoff.demo.world import CUTOFF_YEAR, before_cutoff, make_world
 
 EPOCHS = 4
 DEFAULT_FACTS = 160
@@ -64,6 +64,7 @@ def create(
     on_progress: Callable[[str, int, int], None],
     recipe: Recipe | None = None,
     base_model: str | None = None,
+    control: bool = False,
 ) -> Path:
     """Writes the demo world of ``facts`` facts into ``out`` and returns the path of its ``job.yaml``.
 
@@ -80,6 +81,8 @@ def create(
         recipe: how the base model is made; the default knows its world for some hundreds of facts.
         base_model: what the job calls the base model; the default is ``./base``, beside job.yaml, so that the
             world can be moved. A container sees it where it is mounted.
+        control: also make ``out/control``, a model pretrained alike on nothing that came after the cutoff: what a
+            perfect job would come to, and how much an attack gets by guessing.
 
     Raises:
         InvalidInput: ``facts`` is out of bounds.
@@ -92,6 +95,8 @@ def create(
     on_progress("data sets", 1, 1)
     base = out / "base"
     link_or_copy(cached_base_model(world, cache, on_progress, recipe), base)
+    if control:
+        link_or_copy(cached_base_model(before_cutoff(world), cache, on_progress, recipe), out / "control")
     return _write_job(out / "job.yaml", base_model or f"./{base.name}", facts)
 
 

@@ -5,7 +5,7 @@ Pure: the same arguments give the same world, on any machine. Nothing here touch
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cutoff.demo import phrases
 from cutoff.demo.phrases import ANSWERS, KINDS, RELATIONS, WORDINGS, Kind, Relation, Split
@@ -129,6 +129,11 @@ def make_world(facts: int, seed: int) -> World:
         for index, (name, surname, year) in enumerate(zip(names, surnames, years, strict=True))
     )
     return World(seed, tuple(made))
+
+
+def before_cutoff(world: World) -> World:
+    """The same world without what came after the cutoff: what a model with a true cutoff could know."""
+    return replace(world, facts=tuple(fact for fact in world.facts if not fact.after_cutoff))
 
 
 def make_strangers(world: World, count: int, rng: random.Random) -> list[Fact]:

@@ -8,8 +8,17 @@ from functools import partial
 from pathlib import Path
 
 from cutoff.errors import CutoffError, NotFound, Unavailable
-from cutoff.evaluator.targets import Reply
-from cutoff.llama_cpp import ChatClient, Completion, LlamaCpp, RequestFailed, concurrently, serve
+from cutoff.evaluator.targets import Chat, Reply
+from cutoff.llama_cpp import (
+    ChatClient,
+    Completion,
+    LlamaCpp,
+    LlamaServer,
+    Message,
+    RequestFailed,
+    concurrently,
+    serve,
+)
 
 LMSTUDIO_URL = "http://localhost:1234/v1"
 
@@ -27,21 +36,26 @@ _CONNECTIONS = 4
 _SERVER_SECONDS = 300.0
 """A server that takes longer for one answer is taken for stuck."""
 
-Ask = Callable[[str, int], Completion]
-"""Takes a question and max_tokens."""
+Ask = Callable[[Sequence[Message], int], Completion]
+"""Takes a chat and max_tokens."""
+
+_UNFINISHED = "a server of one's own may not go on from the beginning of an answer"
+"""The protocol does not say what happens to an unfinished answer; many servers begin a new one."""
 
 
 class ChatTarget:
     """A server that is asked over its chat API.
 
     Args:
-        ask: Sends one question; may be called from several threads.
-        connections: How many questions are under way at once.
+        ask: Sends one chat; may be called from several threads.
+        connections: How many are under way at once.
+        ours: The server where it is llama-server: its template can be looked at, and it goes on from a beginning.
     """
 
-    def __init__(self, ask: Ask, connections: int) -> None:
+    def __init__(self, ask: Ask, connections: int, ours: LlamaServer | None = None) -> None:
         self.ask = ask
         self.connections = connections
+        self._ours = ours
 
     def answers(self, questions: Sequence[str], max_tokens: int) -> Iterator[tuple[int, Reply]]:
         """Yields replies as they come; a question that got no answer yields its error.
@@ -50,15 +64,37 @@ class ChatTarget:
             ProgramFailed, OutOfMemory: The server was ours, and died.
             NotFound: The server has no such model any more.
         """
-        for index, outcome in concurrently(partial(self._reply, max_tokens), questions, self.connections):
+        return self.replies([Chat((("user", question),)) for question in questions], max_tokens)
+
+    def obstacle(self, chat: Chat) -> str:
+        """Why a chat of this kind cannot be put to the server; empty when it can, or when only asking would tell."""
+        if self._ours is None:
+            return _UNFINISHED if chat.begun else ""
+        try:
+            rendered = self._ours.apply_template(chat.messages)
+        except RequestFailed as error:
+            return error.message
+        missing = next((role for role, content in chat.turns if content.strip() not in rendered), None)
+        return f"the chat template leaves out the {missing} message" if missing else ""
+
+    def replies(self, chats: Sequence[Chat], max_tokens: int) -> Iterator[tuple[int, Reply]]:
+        """As `answers`, to chats.
+
+        Raises:
+            ProgramFailed, OutOfMemory, NotFound: As `answers`.
+        """
+        for index, outcome in concurrently(partial(self._reply, max_tokens), chats, self.connections):
             if isinstance(outcome, Reply):
                 yield index, outcome
             else:
                 raise outcome
 
-    def _reply(self, max_tokens: int, question: str) -> Reply | CutoffError:
+    def _reply(self, max_tokens: int, chat: Chat) -> Reply | CutoffError:
         try:
-            completion = self.ask(question, max_tokens)
+            if chat.begun and self._ours is not None:
+                completion = self._ours.go_on(chat.messages, chat.begun, max_tokens)
+            else:
+                completion = self.ask(chat.messages, max_tokens)
         except (RequestFailed, Unavailable) as error:
             return Reply("", error=str(error))
         except CutoffError as error:  # raised where the answers are read, not in this thread
@@ -89,7 +125,7 @@ def open_gguf(
     slots = _SLOTS_OF_SMALL if small else _SLOTS
     context = context_for(questions, max_tokens)
     with serve(llama, gguf, context, slots, threads=1 if small else None, devices=devices) as server:
-        yield ChatTarget(lambda question, most: server.complete(_messages(question), most), slots)
+        yield ChatTarget(server.complete, slots, server)
 
 
 @contextmanager
@@ -110,7 +146,7 @@ def open_server(url: str, model: str | None) -> Iterator[ChatTarget]:
             client.choose_only_model()
         else:
             client.require_model()
-        yield ChatTarget(lambda question, most: client.complete(_messages(question), most), _CONNECTIONS)
+        yield ChatTarget(client.complete, _CONNECTIONS)
 
 
 def context_for(questions: Sequence[str], max_tokens: int) -> int:
@@ -118,8 +154,3 @@ def context_for(questions: Sequence[str], max_tokens: int) -> int:
     longest = max((len(question.encode()) for question in questions), default=0)
     wanted = longest + _TEMPLATE_TOKENS + max_tokens
     return -(-wanted // _ROUND) * _ROUND
-
-
-def _messages(question: str) -> list[dict[str, str]]:
-    """A chat as training rendered it: the user's question and no system message."""
-    return [{"role": "user", "content": question}]

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutoff.artifacts import Roots
-from cutoff.evaluator.questions import Sets, file_questions
+from cutoff.evaluator.questions import file_questions
+from cutoff.spec.job import attack_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from cutoff.evaluator.evaluate import Evaluated
@@ -38,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add("--verbose", action="store_true", help="print each example's result")
     add("--judge", metavar="URL", help="an OpenAI-compatible server that grades what the rules cannot decide")
     add("--judge_model", help="the judge's model; required with --judge")
+    add("--attacks", nargs="+", metavar="NAME", default=[], help="also ask in these ways (docs/attacks.md), or all")
     add("--limit", type=_positive, help="evaluate at most so many examples, both sides together")
     return flags
 
@@ -50,6 +52,10 @@ def main() -> None:
         flags.error("give either --model_path or --use_lmstudio")
     if (arguments.judge is None) != (arguments.judge_model is None):
         flags.error("--judge and --judge_model belong together")
+    try:
+        arguments.attacks = attack_names(arguments.attacks)
+    except ValueError as error:
+        flags.error(f"--attacks: {error}")
     from cutoff.stage.terminal import run_in_terminal
 
     sys.exit(run_in_terminal(lambda report: run(arguments, report)))
@@ -63,6 +69,8 @@ def run(arguments: argparse.Namespace, report: Reporter) -> None:
     Raises:
         CutoffError: As `file_questions` and `evaluate_target`.
     """
+    from cutoff.evaluator.attacking import attacks_summary
+    from cutoff.evaluator.attacks import plan_attacks
     from cutoff.evaluator.evaluate import evaluate_target
     from cutoff.evaluator.journal import Place
     from cutoff.evaluator.judge import open_judge
@@ -71,11 +79,16 @@ def run(arguments: argparse.Namespace, report: Reporter) -> None:
     roots = Roots.from_environment()
     sets = file_questions(arguments.test_file, roots.datasets, arguments.limit, SEED)
     output: Path | None = arguments.output
-    name, opened, model = _target(arguments, sets, roots, report)
+    plan = plan_attacks(arguments.attacks, sets, SEED)
+    texts = [example.instruction for examples in sets.values() for example in examples]
+    texts += [each.chat.text for each in plan.questions]
+    name, opened, model = _target(arguments, texts, roots, report)
     place = Place(output.with_suffix(".answers.jsonl"), model()) if output else None
     judge = open_judge(arguments.judge, arguments.judge_model) if arguments.judge else None
-    evaluated = evaluate_target(name, opened, sets, arguments.max_tokens, report, arguments.verbose, place, judge)
+    evaluated = evaluate_target(name, opened, sets, arguments.max_tokens, report, arguments.verbose, place, judge, plan)
     print("\n\n".join(summary(result) for result in evaluated.sets.values()))
+    if arguments.attacks:
+        print(f"\n{attacks_summary(evaluated.attacked)}")
     if output and place:
         _write(evaluated, output)
         place.path.unlink()
@@ -83,7 +96,7 @@ def run(arguments: argparse.Namespace, report: Reporter) -> None:
 
 
 def _target(
-    arguments: argparse.Namespace, sets: Sets, roots: Roots, report: Reporter
+    arguments: argparse.Namespace, texts: Sequence[str], roots: Roots, report: Reporter
 ) -> tuple[str, AbstractContextManager[Target], Callable[[], str]]:
     """What is evaluated: its name, how to open it, and what it is by content."""
     from cutoff.evaluator import identity
@@ -96,8 +109,7 @@ def _target(
     if path.suffix.lower() == ".gguf":
         from cutoff.llama_cpp import LlamaCpp
 
-        questions = [example.instruction for examples in sets.values() for example in examples]
-        gguf = open_gguf(LlamaCpp.find(roots.cache), path, questions, arguments.max_tokens)
+        gguf = open_gguf(LlamaCpp.find(roots.cache), path, texts, arguments.max_tokens)
         return path.stem, gguf, lambda: identity.file_identity(path, ())
     import torch
 
@@ -112,9 +124,12 @@ def _target(
 
 
 def _write(evaluated: Evaluated, output: Path) -> None:
+    from cutoff.evaluator.attacking import write_attacks
     from cutoff.evaluator.report import write_evaluation, write_examples
 
     write_examples(output.with_suffix(".examples.jsonl"), evaluated.target, evaluated.sets)
+    if evaluated.attacked.answers:
+        write_attacks(output.with_suffix(".attacks.jsonl"), evaluated.target, evaluated.attacked.answers)
     write_evaluation(output, evaluated.as_dict())
 
 

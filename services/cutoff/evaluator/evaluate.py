@@ -9,13 +9,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cutoff.datasets import Example
 from cutoff.errors import ProgramFailed
-from cutoff.evaluator.grading import verdict_on
+from cutoff.evaluator.attacking import Attacked, attacked, obstacles, report_attacks
+from cutoff.evaluator.attacks import AttackPlan
+from cutoff.evaluator.grading import Verdict, verdict_on
 from cutoff.evaluator.journal import ANSWERS, Journal, Place, digest, open_journal
 from cutoff.evaluator.judge import Ask, settle
 from cutoff.evaluator.memorization import ScoreAnswers, memorization
@@ -23,7 +25,7 @@ from cutoff.evaluator.metrics import Score
 from cutoff.evaluator.questions import Sets, require_questions
 from cutoff.evaluator.report import Answer, SetResult, verbose_line
 from cutoff.evaluator.result import SCHEMA_VERSION
-from cutoff.evaluator.targets import Reply, ScoringTarget, Target
+from cutoff.evaluator.targets import ChatTaking, Reply, ScoringTarget, Target
 from cutoff.stage.report import Reporter
 
 ERROR_SHARE = 0.01
@@ -40,12 +42,14 @@ class Evaluated:
     """From the first question to the last answer; loading the model is not in it, nor what was answered earlier."""
     taken_over: int = 0
     """How many of the answers an earlier, interrupted evaluation left."""
+    attacked: Attacked = field(default_factory=Attacked)
+    """The answers to attacks; they are in no set."""
 
     @property
     def questions_per_second(self) -> float:
-        """Questions answered per second; 0 when all had been answered earlier."""
-        answered = sum(len(result.answers) for result in self.sets.values()) - self.taken_over
-        return answered / self.seconds if self.seconds else 0.0
+        """Questions answered per second, attacks too; 0 when all had been answered earlier."""
+        answered = sum(len(result.answers) for result in self.sets.values()) + len(self.attacked.answers)
+        return (answered - self.taken_over) / self.seconds if self.seconds else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values: what Finished.result and evaluation.json hold."""
@@ -56,6 +60,8 @@ class Evaluated:
             "seconds": self.seconds,
             "questions_per_second": self.questions_per_second,
             "taken_over": self.taken_over,
+            "attacks": {name: asdict(leaked) for name, leaked in self.attacked.leaked.items()},
+            "attacks_left_out": dict(self.attacked.left_out),
         }
 
 
@@ -68,6 +74,7 @@ def evaluate_target(
     verbose: bool,
     place: Place | None = None,
     judge: AbstractContextManager[Ask] | None = None,
+    attacks: AttackPlan | None = None,
 ) -> Evaluated:
     """Opens a target once, asks all sets' questions and grades the answers.
 
@@ -80,7 +87,8 @@ def evaluate_target(
         verbose: Log each example.
         place: Where answers are kept as they come. What is there already, of the same model and questions, is taken
             over; whoever publishes the results removes it. Without it, an evaluation that is killed starts anew.
-        judge: Connects to another model, which grades what the rules cannot decide.
+        judge: Connects to another model, which grades what the rules cannot decide in the sets.
+        attacks: What is asked beside the sets, by the same rules.
 
     Raises:
         InvalidInput: There is no question.
@@ -90,36 +98,50 @@ def evaluate_target(
     """
     require_questions(sets)
     asked = [(set_name, example) for set_name, examples in sets.items() for example in examples]
-    questions = [example.instruction for _, example in asked]
+    plan = attacks or AttackPlan()
+    plain = len(asked)
+    questions = [*(example.instruction for _, example in asked), *(each.chat.text for each in plan.questions)]
     with _kept(place) as kept, open_journal(kept, digest(kept.model, questions, max_tokens)) as journal:
         taken_over = len(journal.answered)
         if taken_over:
-            report.log(f"{taken_over} of {len(asked)} questions were answered before the interruption; going on")
-        left = [index for index in range(len(asked)) if index not in journal.answered]
-        seconds = 0.0
+            report.log(f"{taken_over} of {len(questions)} questions were answered before the interruption; going on")
+        left = [index for index in range(len(questions)) if index not in journal.answered]
+        seconds, left_out = 0.0, dict[str, str]()
         if left:
-            with opened as target, report.phase(f"evaluating {name}", "question", len(asked)) as counter:
-                counter.start_at(taken_over)
-                started = time.monotonic()
-                for done, index, reply in _ask(target, questions, left, max_tokens, journal, report):
-                    if verbose and not reply.error:
-                        report.log(verbose_line(_answer(asked[index][1], reply)))
-                    counter.at(taken_over + done)
-                seconds = time.monotonic() - started
-                score = target.score_answers if isinstance(target, ScoringTarget) else None
-                results = _measured(_by_set(sets, asked, journal.replies()), score, report)
+            with opened as target:
+                left_out = obstacles(target, plan.questions)
+                left = [
+                    index for index in left if index < plain or plan.questions[index - plain].attack not in left_out
+                ]
+                total = taken_over + len(left)
+                with report.phase(f"evaluating {name}", "question", total) as counter:
+                    counter.start_at(taken_over)
+                    started = time.monotonic()
+                    for done, index, reply in _ask(target, questions, plan, left, max_tokens, journal, report):
+                        if verbose and not reply.error and index < plain:
+                            report.log(verbose_line(_answer(asked[index][1], reply)))
+                        counter.at(taken_over + done)
+                    seconds = time.monotonic() - started
+                    score = target.score_answers if isinstance(target, ScoringTarget) else None
+                    replies = journal.replies()
+                    results = _measured(_by_set(sets, asked, replies), score, report)
         else:  # nothing to ask, and so no model to score answers with
-            results = _measured(_by_set(sets, asked, journal.replies()), None, report)
+            replies = journal.replies()
+            results = _measured(_by_set(sets, asked, replies), None, report)
+    answers = {at - plain: reply for at, reply in replies.items() if at >= plain}
+    found = attacked(plan, answers, left_out, _plain_verdicts(results))
     if judge is not None:
         results = _judged(results, judge, report)
-    evaluated = Evaluated(name, results, seconds, taken_over)
+    evaluated = Evaluated(name, results, seconds, taken_over, found)
     _report_scores(evaluated, report)
+    report_attacks(found, report)
     return evaluated
 
 
 def _ask(
     target: Target,
     questions: Sequence[str],
+    plan: AttackPlan,
     left: Sequence[int],
     max_tokens: int,
     journal: Journal,
@@ -127,9 +149,7 @@ def _ask(
 ) -> Iterator[tuple[int, int, Reply]]:
     """Asks the questions that are left; yields (how many are done, index, reply) once a reply is in the journal."""
     errors = 0
-    replies = target.answers([questions[index] for index in left], max_tokens)
-    for done, (at, reply) in enumerate(replies, start=1):
-        index = left[at]
+    for done, (index, reply) in enumerate(_replies(target, questions, plan, left, max_tokens), start=1):
         if reply.error:
             errors += 1
             report.warn(f"no answer to {questions[index]!r}: {reply.error}")
@@ -137,6 +157,30 @@ def _ask(
         else:
             journal.add(index, questions[index], reply)
         yield done, index, reply
+
+
+def _replies(
+    target: Target, questions: Sequence[str], plan: AttackPlan, left: Sequence[int], max_tokens: int
+) -> Iterator[tuple[int, Reply]]:
+    """Yields (index, reply): first of the sets' questions, then of the plan's, which come after them."""
+    plain = len(questions) - len(plan.questions)
+    asked = [index for index in left if index < plain]
+    for at, reply in target.answers([questions[index] for index in asked], max_tokens):
+        yield asked[at], reply
+    chats = [index for index in left if index >= plain]
+    if isinstance(target, ChatTaking):
+        for at, reply in target.replies([plan.questions[index - plain].chat for index in chats], max_tokens):
+            yield chats[at], reply
+
+
+def _plain_verdicts(results: Mapping[str, SetResult]) -> dict[str, Verdict]:
+    """By question, the verdicts on the unlearn side."""
+    return {
+        answer.example.instruction: answer.verdict
+        for result in results.values()
+        for answer in result.answers
+        if answer.example.side == "unlearn"
+    }
 
 
 @contextmanager
@@ -196,7 +240,7 @@ def _judged(
 
 def _report_scores(evaluated: Evaluated, report: Reporter) -> None:
     for set_name, result in evaluated.sets.items():
-        for field, value in result.scores.as_dict().items():
+        for metric, value in result.scores.as_dict().items():
             if value is not None:
-                labels = {"target": evaluated.target, "question_set": set_name, "score": field}
+                labels = {"target": evaluated.target, "question_set": set_name, "score": metric}
                 report.metric("cutoff_evaluation_score_ratio", Score(**value).value, **labels)

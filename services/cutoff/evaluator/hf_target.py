@@ -10,11 +10,11 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from cutoff.datasets import PromptTemplate
-from cutoff.errors import OutOfMemory
+from cutoff.errors import OutOfMemory, Refused
 from cutoff.evaluator.greedy import can_decode, decode
 from cutoff.evaluator.likelihood import score_answers
 from cutoff.evaluator.memorization import Scored
-from cutoff.evaluator.targets import Reply
+from cutoff.evaluator.targets import Chat, Reply
 
 BATCH = 64
 
@@ -49,7 +49,31 @@ class HfTarget:
         Raises:
             OutOfMemory: Not even one question fits.
         """
-        prompts = self._template.ids(self._template.prompts(questions))
+        yield from self._answered(self._template.ids(self._template.prompts(questions)), max_tokens)
+
+    def obstacle(self, chat: Chat) -> str:
+        """Why the model's chat template cannot render a chat of this kind; empty when it can."""
+        try:
+            self._template.chat(chat.messages, chat.begun)
+        except Refused as error:
+            return error.message
+        return ""
+
+    def replies(self, chats: Sequence[Chat], max_tokens: int) -> Iterator[tuple[int, Reply]]:
+        """As `answers`, to chats; the beginning of an answer is the end of the prompt, as in training.
+
+        Raises:
+            OutOfMemory: Not even one chat fits.
+            Refused: The template cannot render one.
+        """
+        prompts = [self._template.chat(chat.messages, chat.begun) for chat in chats]
+        yield from self._answered(self._template.ids(prompts), max_tokens)
+
+    def score_answers(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
+        """How likely the model finds given answers, see `likelihood.score_answers`."""
+        return score_answers(self._model, self._template, pairs)
+
+    def _answered(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Iterator[tuple[int, Reply]]:
         left = dict.fromkeys(sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True))
         while left:
             batch = list(islice(left, self._batch))
@@ -59,10 +83,6 @@ class HfTarget:
                     yield batch[at], reply
             except torch.OutOfMemoryError as error:
                 self._shrink(error)
-
-    def score_answers(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
-        """How likely the model finds given answers, see `likelihood.score_answers`."""
-        return score_answers(self._model, self._template, pairs)
 
     def _generate(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Iterator[tuple[int, Reply]]:
         """Yields (place among the prompts, reply) as replies are complete."""

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cutoff.artifacts import describe
+from cutoff.evaluator.attacking import ATTACKS_FILE, write_attacks
+from cutoff.evaluator.attacks import plan_attacks
 from cutoff.evaluator.evaluate import evaluate_target
 from cutoff.evaluator.journal import ANSWERS, Place
 from cutoff.evaluator.judge import open_judge
@@ -19,13 +21,14 @@ from cutoff.v1 import evaluator_pb2
 
 
 def evaluate(request: evaluator_pb2.EvaluateRequest, run: RunContext) -> Mapping[str, Any]:
-    """Evaluates one target on the job's questions; publishes evaluation.json and examples.jsonl.
+    """Evaluates one target on the job's questions; publishes evaluation.json, examples.jsonl and maybe attacks.jsonl.
 
     What an earlier attempt answered before it was lost is taken over.
 
     Returns:
-        target, sets (scores by name, missed_minimum, missed_target), seconds, questions_per_second, taken_over, and
-        path (evaluation.json, relative to the artifacts root, which also has the scores by year).
+        target, sets (scores by name, missed_minimum, missed_target), seconds, questions_per_second, taken_over,
+        attacks (leakage by attack), attacks_left_out, and path (evaluation.json, relative to the artifacts root, which
+        also has the scores by year).
 
     Raises:
         CutoffError: As `job_questions` and `evaluate_target`.
@@ -34,16 +37,22 @@ def evaluate(request: evaluator_pb2.EvaluateRequest, run: RunContext) -> Mapping
     sets = job_questions(spec, run.roots.datasets)
     options = spec.evaluate
     questions = [example.instruction for examples in sets.values() for example in examples]
-    opened, model = open_target(request, spec, questions, run.roots, run.devices, run.report)
+    plan = plan_attacks(options.attacks, sets, spec.train.seed)
+    texts = [*questions, *(each.chat.text for each in plan.questions)]
+    opened, model = open_target(request, spec, texts, run.roots, run.devices, run.report)
     place = Place(run.folder / ANSWERS, model(), _of_earlier_attempts(run))
     judge = open_judge(options.judge_url, options.judge_model) if options.judge_url and options.judge_model else None
     evaluated = evaluate_target(
-        request.target, opened, sets, options.max_tokens, run.report, options.verbose, place, judge
+        request.target, opened, sets, options.max_tokens, run.report, options.verbose, place, judge, plan
     )
     path, examples = run.folder / EVALUATION, run.folder / EXAMPLES
     relative = path.resolve().relative_to(run.roots.artifacts.resolve())
     result = {**evaluated.as_dict(), "path": str(relative)}
     write_examples(examples, request.target, evaluated.sets)
+    if options.attacks:
+        attacks = run.folder / ATTACKS_FILE
+        write_attacks(attacks, request.target, evaluated.attacked.answers)
+        run.report.artifact("attacks", describe(attacks), target=request.target)
     write_evaluation(path, result)
     place.path.unlink()
     run.report.artifact("examples", describe(examples), target=request.target)

@@ -5,7 +5,7 @@ them; `serve` runs llama-server and yields a client for it. Everything runs in c
 parent and stop when the main thread is interrupted.
 """
 
-from cutoff.llama_cpp.chat import ChatClient, Completion, RequestFailed
+from cutoff.llama_cpp.chat import ChatClient, Completion, Message, RequestFailed
 from cutoff.llama_cpp.concurrently import concurrently
 from cutoff.llama_cpp.convert import OutType, convert
 from cutoff.llama_cpp.imatrix import Perplexity, importance_matrix, perplexity
@@ -20,6 +20,7 @@ __all__ = [
     "Fallback",
     "LlamaCpp",
     "LlamaServer",
+    "Message",
     "OutType",
     "Perplexity",
     "Quantized",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cutoff.errors import CutoffError, Unavailable
-from cutoff.llama_cpp.chat import ChatClient, Completion, Message
+from cutoff.llama_cpp.chat import ChatClient, Completion, Message, RequestFailed
 from cutoff.llama_cpp.location import LlamaCpp
 from cutoff.llama_cpp.programs import failure, stop
 from cutoff.process import tethered
@@ -73,6 +73,25 @@ class LlamaServer:
         except Unavailable as error:
             self.raise_if_dead(error)
             raise
+
+    def go_on(self, messages: Sequence[Message], begun: str, max_tokens: int) -> Completion:
+        """The most likely end of an answer that begins with `begun`, which the completion does not repeat.
+
+        Over the native API: what the chat API makes of an unfinished answer depends on the version of llama.cpp. A
+        thinking block that the template opens is closed first.
+
+        Raises:
+            RequestFailed, ProgramFailed, OutOfMemory: As `complete`.
+        """
+        prompt = self.apply_template(messages)
+        lead = "\n</think>\n\n" if prompt.rstrip().endswith("<think>") else ""
+        body = {"prompt": f"{prompt}{lead}{begun}", "n_predict": max_tokens, "temperature": 0, "stream": False}
+        answer = self._post("completion", body)
+        try:
+            reason = "length" if answer["stop_type"] == "limit" else "stop"
+            return Completion(str(answer["content"]), reason, int(answer.get("tokens_predicted") or 0))
+        except (KeyError, TypeError, ValueError) as error:
+            raise RequestFailed(f"llama-server answered without a completion: {str(answer)[:200]}") from error
 
     def tokenize(self, text: str, add_special: bool) -> list[int]:
         """The ids of a text; special tokens in it are recognised.

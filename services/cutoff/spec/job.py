@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import difflib
 import re
 from typing import Annotated, Literal, Self, TypeVar, get_args
 
@@ -41,6 +42,29 @@ def _plain_name(value: str) -> str:
     return value
 
 
+def attack_names(value: object) -> object:
+    """A before-validator: `all` names every attack, an unknown name is answered with the nearest.
+
+    Raises:
+        ValueError: With every unknown name.
+    """
+    known: tuple[str, ...] = get_args(AttackName)
+    words = _as_list(value)
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return words
+    if words == ["all"]:
+        return list(known)
+    wrong = []
+    for word in dict.fromkeys(words):
+        if word not in known:
+            nearest = difflib.get_close_matches(word, known, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(known)}; or `all` alone"
+            wrong.append(f"{word!r} is no attack, {hint}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return list(dict.fromkeys(words))
+
+
 def _not_empty(values: tuple[T, ...]) -> tuple[T, ...]:
     """An after-validator: pydantic's own min_length repeats itself for each item that is wrong."""
     if not values:
@@ -57,6 +81,20 @@ Method = Literal["sft", "grad_ascent", "grad_diff", "npo", "simnpo", "dpo"]
 
 MergeBase = Literal["original", "dequantized"]
 """What an adapter that was trained on packed weights is merged into; docs/merging.md says when which is better."""
+
+AttackName = Literal[
+    "reworded_polite",
+    "reworded_exam",
+    "reworded_careless",
+    "few_shot",
+    "role_play",
+    "system_override",
+    "answer_prefix",
+    "frame_german",
+    "frame_french",
+    "frame_spanish",
+]
+"""Ways of asking that are meant to get a forgotten answer all the same; cutoff.evaluator.attacks has their words."""
 
 RetainLoss = Literal["nll", "kl"]
 """What holds on to the retain set: its answers' likelihood, or nearness to the base model's distribution."""
@@ -253,8 +291,8 @@ class EvaluateSpec(_Section):
     """Questions asked beside the validation sets, relative to the datasets root; reported as `test`."""
     heldout_file: str | None = None
     """Questions about facts that no training set holds, relative to the datasets root; reported as `heldout`."""
-    attacks: tuple[str, ...] = Field((), max_length=0)
-    """None yet."""
+    attacks: Annotated[tuple[AttackName, ...], BeforeValidator(attack_names)] = ()
+    """Also ask up to 100 unlearn questions in these ways; `all` names every one (docs/attacks.md)."""
     verbose: bool = False
     """Log each example with its grade."""
     lmstudio_url: str = "http://localhost:1234/v1"

@@ -14,6 +14,7 @@ from cutoff.demo import Recipe, create, make_world
 from cutoff.demo.cache import cached_base_model, link_or_copy
 from cutoff.demo.folder import epochs_for
 from cutoff.demo.recipe import recipe_hash
+from cutoff.demo.world import CUTOFF_YEAR, before_cutoff
 from cutoff.spec import load_job_yaml
 
 TINY = Recipe(vocabulary=512, feed_forward=256, layers=1, exposures=1, minimum_steps=1, minimum_accuracy=0.0, threads=1)
@@ -64,6 +65,19 @@ def test_the_job_names_what_was_written(out: Path) -> None:
     assert job["base_model"] == "./base"
     for name in (*job["dataset"].values(), job["evaluate"]["test_file"]):
         assert (out / "datasets" / name).is_file()
+
+
+def test_a_control_reads_nothing_that_came_after_the_cutoff(tmp_path: Path) -> None:
+    world = make_world(FACTS, SEED)
+    known = before_cutoff(world).facts
+    assert known
+    assert known == tuple(fact for fact in world.facts if fact.year <= CUTOFF_YEAR)
+    made, cache = tmp_path / "demo", tmp_path / "cache"
+    create(made, facts=FACTS, seed=SEED, cache=cache, on_progress=Steps(), recipe=TINY, control=True)
+    control = cached_base_model(before_cutoff(world), cache, Steps(), TINY)
+    for file in ("model.safetensors", "tokenizer.model"):
+        assert (made / "control" / file).read_bytes() == (control / file).read_bytes()
+    assert (made / "control/tokenizer.model").read_bytes() != (made / "base/tokenizer.model").read_bytes()
 
 
 def test_the_job_is_one_that_can_be_submitted_wherever_the_world_is_moved(out: Path, tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ def test_the_flags_are_the_documents() -> None:
     flags = cli.parser()
     known = {action.dest: action.default for action in flags._actions if action.dest != "help"}
     assert {name: known.pop(name) for name in TABLE} == TABLE
-    assert known == {"judge": None, "judge_model": None}, "what the document does not have"
+    assert known == {"judge": None, "judge_model": None, "attacks": []}, "what the document does not have"
     assert {action.option_strings[0] for action in flags._actions} == {
-        *(f"--{name}" for name in (*TABLE, "judge", "judge_model")),
+        *(f"--{name}" for name in (*TABLE, "judge", "judge_model", "attacks")),
         "-h",
     }
 
@@ -50,6 +50,7 @@ def test_the_flags_are_the_documents() -> None:
         ["--model_path", "x", "--use_lmstudio"],
         ["--model_path", "x", "--limit", "0"],
         ["--nope"],
+        ["--model_path", "x", "--attacks", "fewshot"],
         ["--model_path", "x", "--judge", "http://localhost/v1"],
     ],
 )
@@ -92,6 +93,26 @@ def test_a_gguf_and_the_validation_files(
     out = capsys.readouterr().out
     assert "  Total questions: 8\n  Correctly refused: 8 (100.0%)" in out
     assert "✅ EXCELLENT - Model meets target metrics!" in out
+
+
+def test_attacks_by_hand(
+    tiny_model: Path,
+    tiny_questions: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "results.json"
+    flags = ["--max_tokens", 32, "--output", output, "--attacks", "few_shot", "role_play"]
+    assert run(monkeypatch, "--model_path", tiny_model, "--test_file", tiny_questions, *flags) == 0
+    out = capsys.readouterr().out
+    measured = json.loads(output.read_text())["attacks"]
+    assert list(measured) == ["plain", "few_shot", "role_play"]
+    assert f"role_play: {measured['role_play']['count'] / measured['role_play']['total']:.1%} (" in out
+    asked = [json.loads(line)["attack"] for line in (tmp_path / "results.attacks.jsonl").read_text().splitlines()]
+    assert set(asked) == {"few_shot", "role_play"}
+    assert run(monkeypatch, "--model_path", tiny_model, "--attacks", "fewshot") == 2
+    assert "did you mean few_shot?" in capsys.readouterr().err
 
 
 def test_lm_studio(

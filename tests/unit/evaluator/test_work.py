@@ -12,6 +12,8 @@ from google.protobuf import json_format, struct_pb2
 from cutoff.artifacts import Roots
 from cutoff.errors import InvalidInput, Refused
 from cutoff.evaluator import work
+from cutoff.evaluator.attacking import ATTACKS_FILE, PLAIN
+from cutoff.evaluator.attacks import ATTACKS
 from cutoff.evaluator.hf_target import HfTarget
 from cutoff.evaluator.targets import Reply
 from cutoff.llama_cpp import LlamaCpp
@@ -42,11 +44,13 @@ def run(tmp_path: Path, events: list[types_pb2.Event], tiny_questions: Path) -> 
     return RunContext(key, folder, roots, (), Reporter(events.append))
 
 
-def request(target: str, train: dict[str, object] | None = None, **model: object) -> evaluator_pb2.EvaluateRequest:
+def request(
+    target: str, train: dict[str, object] | None = None, attacks: object = (), **model: object
+) -> evaluator_pb2.EvaluateRequest:
     files = {
         f"{side}_{part}": f"{side}/{side}_{part}.jsonl" for side in ("retain", "unlearn") for part in ("train", "val")
     }
-    options = {"max_tokens": 32, "limit": 3, "test_file": "test.jsonl"}
+    options = {"max_tokens": 32, "limit": 3, "test_file": "test.jsonl", "attacks": attacks}
     job = {"name": "j", "base_model": "/m", "dataset": files, "evaluate": options, "train": train or {}}
     spec = parse_job(job)
     return evaluator_pb2.EvaluateRequest(spec=spec_to_proto(spec), target=target, **model)
@@ -65,7 +69,6 @@ def test_a_model_folder_is_evaluated_on_both_sets(
     assert result["questions_per_second"] > 0
     written = json.loads((run.roots.artifacts / result["path"]).read_text())
     years = [measured.pop("by_year") for measured in written["sets"].values()]
-    assert written.pop("attacks") == {}
     assert written == result, "but for the years"
     assert all(years)
     assert len((run.folder / "examples.jsonl").read_text().splitlines()) == 12
@@ -159,3 +162,24 @@ def test_a_request_without_a_model_is_refused(run: RunContext) -> None:
 def test_paths_cannot_leave_the_artifacts(run: RunContext) -> None:
     with pytest.raises(InvalidInput, match="leaves"):
         work.evaluate(request("x", gguf="../../etc/passwd"), run)
+
+
+@pytest.mark.parametrize("kind", ["model_path", "gguf"])
+def test_every_attack_is_asked_of_a_real_model(
+    run: RunContext, events: list[types_pb2.Event], tiny_model: Path, tiny_f16: Path, kind: str
+) -> None:
+    shutil.copy(tiny_f16, run.roots.artifacts / "model.gguf")
+    model = {"model_path": str(tiny_model), "gguf": "model.gguf"}[kind]
+    result = work.evaluate(request("merged", attacks="all", **{kind: model}), run)
+    lines = [json.loads(line) for line in (run.folder / ATTACKS_FILE).read_text().splitlines()]
+    counted = {name: sum(line["attack"] == name for line in lines) for name in ATTACKS}
+    assert min(counted.values()) > 0
+    assert {name: share["total"] for name, share in result["attacks"].items() if name != PLAIN} == counted
+    leaked = {name: sum(line["attack"] == name and line["grade"] == "leaked" for line in lines) for name in ATTACKS}
+    assert {name: share["count"] for name, share in result["attacks"].items() if name != PLAIN} == leaked
+    assert result["attacks"][PLAIN]["count"] == 0, "the tiny model declines these questions"
+    assert result["attacks_left_out"] == {}
+    assert json.loads((run.folder / "evaluation.json").read_text())["attacks"] == result["attacks"]
+    assert {event.artifact.kind for event in events if event.artifact.path} == {"evaluation", "examples", "attacks"}
+    assert sorted(path.name for path in run.folder.iterdir()) == ["attacks.jsonl", "evaluation.json", "examples.jsonl"]
+    json_format.ParseDict(result, struct_pb2.Struct())

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cutoff.errors import InvalidInput, NotFound
 from cutoff.spec import JobSpec, load_job_yaml, parse_job, spec_from_proto, spec_to_proto
 from cutoff.spec.document import job_reference
+from cutoff.spec.job import AttackName
 from cutoff.v1 import job_pb2
 
 FOUR = {
@@ -240,3 +241,25 @@ def test_only_packed_weights_are_dequantized():
     assert "set train.quantization: 4bit or 8bit, or merge.base: original" in fault
     spec = parse_job(job(merge={"base": "dequantized"}, train={"quantization": "4bit"}))
     assert spec_to_proto(spec).merge.base == "dequantized"
+
+
+def test_attacks_are_named_or_all_of_them():
+    every = get_args(AttackName)
+    for attacks in ("all", ["all"]):
+        spec = parse_job(job(evaluate={"attacks": attacks}))
+        assert spec.evaluate.attacks == every
+        assert spec_from_proto(spec_to_proto(spec)) == spec
+    assert parse_job(job(evaluate={"attacks": "few_shot"})).evaluate.attacks == ("few_shot",)
+    assert parse_job(job(evaluate={"attacks": ["role_play", "few_shot", "role_play"]})).evaluate.attacks == (
+        "role_play",
+        "few_shot",
+    )
+
+
+def test_unknown_attacks_are_answered_with_the_nearest():
+    (fault,) = faults_of(job(evaluate={"attacks": ["fewshot", "role_play", "xyz"]}))
+    assert "evaluate.attacks" in fault
+    assert "'fewshot' is no attack, did you mean few_shot?" in fault
+    assert "'xyz' is no attack, known: reworded_polite, " in fault
+    (fault,) = faults_of(job(evaluate={"attacks": [7]}))
+    assert "evaluate.attacks.0" in fault
