@@ -253,8 +253,11 @@ def _verify(
     report: Reporter,
     say: Callable[[str], None],
 ) -> Verified | None:
-    """Compares what is on the disk with base and adapter, if asked to; says what the document's script says."""
-    if not plan.verify:
+    """Compares what is on the disk with base and adapter; says what the document's script says.
+
+    Only if asked to, where the merge is the one that is compared row by row; always where peft merged.
+    """
+    if not (plan.verify or parts.peft_because):
         return None
     from cutoff.merger.verify import Comparison, tell, verify
 
