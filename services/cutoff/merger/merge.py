@@ -7,12 +7,13 @@ compared with base plus adapter before it gets its name.
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from cutoff.merger import architecture
 from cutoff.merger.adapter import Adapter, read_adapter
 from cutoff.merger.checkpoint import OpenFiles, Tensors, read_checkpoint
 from cutoff.merger.fit import fit_faults
+from cutoff.merger.rows import check_rows
 from cutoff.merger.settings import carry_generation_config, write_config
 from cutoff.merger.shards import TYPES
 from cutoff.merger.streaming import plan_stream, reasons_against, stream
@@ -114,6 +116,9 @@ def merge(plan: MergePlan, report: Reporter, say: Callable[[str], None] | None =
                 tokenizer = loading.result()
                 _complete(partial, plan, tokenizer, report)
                 with _keeping_what_fails(partial, plan.output):
+                    if not parts.peft_because:
+                        unpacked = parts.trained_on if plan.into == "dequantized" else None
+                        check_rows(partial, parts.adapter, parts.config, parts.tensors, unpacked)
                     verified = _verify(partial, plan, parts, tokenizer.template, report, say or report.log)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemory(f"{plan.base.name} does not fit into memory", "merge on a machine with more of it") from error
@@ -130,8 +135,8 @@ def _keeping_what_fails(partial: Path, output: Path) -> Iterator[None]:
     try:
         yield
     except CheckFailed as error:
-        kept = output.with_name(f"{output.name}.rejected")
-        shutil.rmtree(kept, ignore_errors=True)
+        names = (f"{output.name}.rejected{number}" for number in chain([""], count(2)))
+        kept = next(path for path in map(output.with_name, names) if not os.path.lexists(path))
         partial.rename(kept)
         raise CheckFailed(f"{error.message}; what was written is kept in {kept}", error.remedy) from error
 
