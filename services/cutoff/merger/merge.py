@@ -26,11 +26,11 @@ from cutoff.hub import BaseModel, TrainedOn, check_model_folder
 from cutoff.merger import architecture
 from cutoff.merger.adapter import Adapter, read_adapter
 from cutoff.merger.checkpoint import OpenFiles, Tensors, read_checkpoint
-from cutoff.merger.fit import fit_faults
+from cutoff.merger.fit import config_faults, fit_faults
 from cutoff.merger.rows import check_rows
-from cutoff.merger.settings import carry_generation_config, write_config
+from cutoff.merger.settings import carry_generation_config, generation_faults, write_config
 from cutoff.merger.shards import TYPES
-from cutoff.merger.streaming import plan_stream, reasons_against, stream
+from cutoff.merger.streaming import plan_stream, reasons_against, separates, stream
 from cutoff.merger.tokenizer import Tokenizer, load_merged_tokenizer, write_tokenizer
 from cutoff.merger.verified import Verified
 from cutoff.stage.report import Reporter
@@ -147,23 +147,31 @@ def _read(plan: MergePlan, folder_check: Future[None], tokenizer: Future[Tokeniz
     Raises:
         InvalidInput: With all faults, those of the tokenizer too.
     """
-    faults: list[Fault] = []
+    faults = list(generation_faults(plan.base.path))
     try:
         config = json.loads((plan.base.path / "config.json").read_text("utf-8"))
         tensors = read_checkpoint(plan.base.path)
-        adapter = read_adapter(plan.adapter)
-        because = reasons_against(adapter, config, tensors)
-        faults += fit_faults(adapter, plan.base, config, tensors, plain=not because)
+        faults += config_faults(plan.base, config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         folder_check.result()  # names what is wrong with the folder's files
         raise
     except InvalidInput as error:
         folder_check.result()
         faults += error.faults
+    try:
+        adapter = read_adapter(plan.adapter)
+        if not faults:
+            because = reasons_against(adapter, config, tensors)
+            faults += fit_faults(adapter, plan.base, config, tensors, plain=not because)
+    except InvalidInput as error:
+        faults += error.faults
     if faults:
         raise InvalidInput([*_faults_of(tokenizer), *faults])
     trained_on = _trained_on(plan, because)
-    needed = sum(stored.parameters for stored in tensors.values()) * TYPES[_STORED[plan.dtype]].itemsize
+    second = next((tensors[name] for name in (architecture.EMBEDDING, architecture.OUTPUT) if name in tensors), None)
+    untied = second.parameters if second and not because and separates(adapter, config) else 0
+    numbers = untied + sum(stored.parameters for stored in tensors.values())
+    needed = numbers * TYPES[_STORED[plan.dtype]].itemsize
     require_space(plan.output.parent, needed, f"merging into {plan.base.name}")
     return _Parts(config, tensors, adapter, because, trained_on)
 

@@ -79,9 +79,7 @@ def plan_stream(
     tied = architecture.is_tied(config)
     if tied:
         complete_tied(base, adapter)
-    touched = {f"{module}.weight" for module in adapter.pairs} | set(adapter.replaced)
-    embeddings = {architecture.EMBEDDING, architecture.OUTPUT}
-    separated = tied and bool(touched & embeddings) and not adapter.config.get("ensure_weight_tying")
+    separated = separates(adapter, config)
     if tied and not separated:
         del base[architecture.OUTPUT]
     sources = {name: _source(name, stored, adapter, files) for name, stored in base.items()}
@@ -89,6 +87,13 @@ def plan_stream(
         packed = [name for name in sources if is_packed(name, adapter)]
         sources |= {name: sources[name]._replace(unpacked=unpacked) for name in packed}
     return StreamPlan(sources, tied and not separated)
+
+
+def separates(adapter: Adapter, config: Mapping[str, Any]) -> bool:
+    """Whether training made two of a known decoder's embeddings that are one."""
+    touched = {f"{module}.weight" for module in adapter.pairs} | set(adapter.replaced)
+    either = bool(touched & {architecture.EMBEDDING, architecture.OUTPUT})
+    return architecture.is_tied(config) and either and not adapter.config.get("ensure_weight_tying")
 
 
 def is_packed(name: str, adapter: Adapter) -> bool:
