@@ -6,6 +6,7 @@ Whatever ends a run early leaves at most `.partial` names, which the service swe
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -60,20 +61,20 @@ def publishing_folder(path: Path, hashed: Mapping[str, str] | None = None) -> It
             until the block ends.
 
     Raises:
-        AlreadyExists: `path` is there: a published folder never changes.
+        AlreadyExists: `path` is there: a published folder never changes. Or another process is writing it.
     """
-    if path.exists():
-        raise AlreadyExists(f"{path} is there already", "choose another output folder, or remove it")
+    _require_free(path)
     partial = _partial_of(path)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        _write_manifest(partial, hashed or {})
-        partial.rename(path)
-        _sync(path.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with _alone_in(partial):
+        try:
+            yield partial
+            _write_manifest(partial, hashed or {})
+            _require_free(path)
+            partial.rename(path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    _sync(path.parent)
 
 
 def describe(path: Path) -> Published:
@@ -104,6 +105,39 @@ def sweep_partials(folder: Path) -> list[Path]:
 
 def _partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name}{_PARTIAL}")
+
+
+def _require_free(path: Path) -> None:
+    if path.exists():
+        raise AlreadyExists(f"{path} is there already", "choose another output folder, or remove it")
+
+
+@contextmanager
+def _alone_in(partial: Path) -> Iterator[None]:
+    """Makes a folder, or empties what a killed writer left, and holds its lock; the lock moves with the folder.
+
+    Raises:
+        AlreadyExists: Another writer holds it.
+    """
+    partial.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = os.path.samestat(os.fstat(descriptor), partial.stat())
+        except (BlockingIOError, FileNotFoundError):
+            ours = False  # written by another, or renamed by another a moment ago
+        if not ours:
+            what = f"{partial} is being written by another run"
+            raise AlreadyExists(what, "wait for its end, or choose another output folder")
+        for leftover in partial.iterdir():
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _write_manifest(folder: Path, hashed: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cutoff.errors import Fault, InvalidInput, NotFound
+from cutoff.merger.adapter_settings import setting_faults
 from cutoff.merger.architecture import EMBEDDING, OUTPUT
 from cutoff.merger.checkpoint import Stored, Tensors, read_file
 
@@ -108,6 +109,44 @@ def strange_to_streaming(adapter: Adapter) -> Iterator[str]:
             yield f"it holds {name}, which no setting of it explains"
 
 
+def lacking(adapter: Adapter, tensors: Tensors) -> list[str]:
+    """The modules of a base model that an adapter's configuration says it adapts, and that it holds nothing for.
+
+    Args:
+        adapter: One that `strange_to_streaming` finds nothing strange about.
+        tensors: The base model's: the weight of each linear layer and embedding has two dimensions.
+    """
+    config, found = adapter.config, []
+    for name, stored in tensors.items():
+        module, _, kind = name.rpartition(".")
+        if kind != "weight" or len(stored.shape) != 2 or module in adapter.pairs or _is_saved(config, name):
+            continue
+        if _is_target(config, module) and not (_is_excluded(config, module) or _is_embedding_left_out(config, name)):
+            found.append(module)
+    return found
+
+
+def _is_excluded(config: Mapping[str, Any], module: str) -> bool:
+    """Whether exclude_modules or layers_to_transform leave a module out, as peft matches them."""
+    excluded = config.get("exclude_modules") or []
+    if isinstance(excluded, str):
+        if re.fullmatch(excluded, module):
+            return True
+    elif any(module == each or module.endswith(f".{each}") for each in excluded):
+        return True
+    layers, targets = config.get("layers_to_transform"), config.get("target_modules") or []
+    if layers is None or layers == [] or isinstance(targets, str) or module in targets:
+        return False
+    number = re.match(r".*?\.[^.]*\.(\d+)\.", module)
+    return number is None or int(number[1]) not in (layers if isinstance(layers, list) else [layers])
+
+
+def _is_embedding_left_out(config: Mapping[str, Any], name: str) -> bool:
+    """Whether it is an embedding that no setting names by itself."""
+    either = config.get("target_modules") == "all-linear" or config.get("ensure_weight_tying")
+    return bool(either) and name in (EMBEDDING, OUTPUT)
+
+
 def _is_target(config: Mapping[str, Any], module: str) -> bool:
     if _is_kept_tied(config, f"{module}.weight"):
         return True
@@ -152,5 +191,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise InvalidInput([Fault(str(path), "is not of a LoRA adapter", _FINAL)])
     if not (folder / WEIGHTS).is_file():
         what = f"holds no {WEIGHTS}; weights in pickles are not used, they can run code when read"
-        raise InvalidInput([Fault(str(folder), what, _FINAL)])
+        raise InvalidInput([Fault(str(folder), what, _FINAL), *setting_faults(path, config)])
+    if faults := list(setting_faults(path, config)):
+        raise InvalidInput(faults)
     return config

@@ -10,7 +10,8 @@ from typing import Any
 from cutoff.errors import Fault
 from cutoff.hub import BaseModel
 from cutoff.merger import architecture
-from cutoff.merger.adapter import Adapter
+from cutoff.merger.adapter import Adapter, lacking
+from cutoff.merger.adapter_settings import is_count
 from cutoff.merger.checkpoint import Stored, Tensors
 
 _SHOWN = 5
@@ -34,6 +35,10 @@ def fit_faults(
     if known:
         yield from _missing_faults(base, config, tensors)
     wrong = list(_misfits(adapter, tensors, known and architecture.is_tied(config), plain))
+    if not adapter.pairs and (adapter.config.get("target_modules") or not adapter.replaced):
+        wrong.append("it holds no LoRA weights")
+    elif plain:
+        wrong += [f"it lacks {module}, which its target_modules name" for module in lacking(adapter, tensors)]
     if adapter.pairs and not any(_weight(tensors, module, tied=True) for module in adapter.pairs):
         wrong.append("none of its layers is there")
     if wrong:
@@ -42,6 +47,15 @@ def fit_faults(
             f"does not fit {base.name}: {_some(wrong)}",
             "merge it into the model it was trained on",
         )
+
+
+def config_faults(base: BaseModel, config: Mapping[str, Any]) -> Iterator[Fault]:
+    """What the streaming merge needs of a base model's config.json, and does not find."""
+    layers = config.get("num_hidden_layers")
+    if architecture.is_known(config) and not is_count(layers):
+        shown = "nothing" if layers is None else repr(layers)
+        what = f"num_hidden_layers is {shown}, where a whole number from 1 is needed"
+        yield Fault(str(base.path / "config.json"), what, "fetch the model again")
 
 
 def _name_faults(adapter: Adapter, base: BaseModel) -> Iterator[Fault]:
@@ -78,6 +92,8 @@ def _misfits(adapter: Adapter, tensors: Tensors, tied: bool, plain: bool) -> Ite
             if plain:
                 yield f"{module} is not there"
             continue
+        if not any(part.endswith(("_A", "_B")) for part in parts):
+            yield f"{module} has none of its pair"
         for kind in ("lora", "lora_embedding"):
             yield from _pair_misfits(adapter, module, parts, kind, weight.shape)
         if "lora_B.bias" in parts and f"{module}.bias" not in tensors:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,11 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from cutoff.errors import Refused
+from cutoff.errors import Fault, InvalidInput, Refused
 from cutoff.hub import TrainedOn, bits_and_bytes, trusts_remote_code
+
+_LACKS = re.compile(r"Found missing adapter keys while loading the checkpoint: \[(.+)\]", re.DOTALL)
+"""How peft says it (PeftModel.from_pretrained)."""
 
 
 def load_model(
@@ -40,13 +45,30 @@ def load_model(
     return model
 
 
+def put_on(model: PreTrainedModel, adapter: Path) -> Any:
+    """Puts an adapter on a model, for answering.
+
+    Raises:
+        InvalidInput: The adapter lacks tensors that its configuration asks for; peft warns of them, and goes on.
+    """
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        adapted: Any = PeftModel.from_pretrained(model, str(adapter))
+    for each in said:
+        if lacks := _LACKS.search(str(each.message)):
+            what = f"lacks tensors that its configuration asks for: {lacks[1]}"
+            raise InvalidInput([Fault(str(adapter), what, "give the whole final/ folder of a training run")])
+    adapted.eval()
+    return adapted
+
+
 def load_adapted(base: Path, adapter: Path, dtype: torch.dtype, device: str) -> Any:
     """Loads a model and puts an adapter on it, for answering.
 
     Raises:
         Refused: transformers cannot load the base model.
     """
-    return _with(adapter, load_model(base, dtype, device))
+    return put_on(load_model(base, dtype, device), adapter)
 
 
 def load_adapted_packed(base: Path, adapter: Path, trained_on: TrainedOn, device: str) -> Any:
@@ -55,7 +77,7 @@ def load_adapted_packed(base: Path, adapter: Path, trained_on: TrainedOn, device
     Raises:
         Refused: transformers cannot load the base model.
     """
-    model = _with(adapter, _load_packed(base, trained_on, device))
+    model = put_on(_load_packed(base, trained_on, device), adapter)
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
             # On some processors bitsandbytes packs again for inference, and rounds the scales; training does not.
@@ -70,16 +92,10 @@ def load_adapted_unpacked(base: Path, adapter: Path, trained_on: TrainedOn, dtyp
         Refused: transformers cannot load the base model.
     """
     model: Any = _load_packed(base, trained_on, device)
-    return _with(adapter, model.dequantize().to(dtype))
+    return put_on(model.dequantize().to(dtype), adapter)
 
 
 def _load_packed(base: Path, trained_on: TrainedOn, device: str) -> PreTrainedModel:
     dtype: torch.dtype = getattr(torch, trained_on.dtype)
     compute = torch.bfloat16 if device == "cpu" else dtype
     return load_model(base, dtype, device, bits_and_bytes(trained_on.quantization, compute))
-
-
-def _with(adapter: Path, base: PreTrainedModel) -> Any:
-    model: Any = PeftModel.from_pretrained(base, str(adapter))
-    model.eval()
-    return model

@@ -7,12 +7,13 @@ compared with base plus adapter before it gets its name.
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +26,11 @@ from cutoff.hub import BaseModel, TrainedOn, check_model_folder
 from cutoff.merger import architecture
 from cutoff.merger.adapter import Adapter, read_adapter
 from cutoff.merger.checkpoint import OpenFiles, Tensors, read_checkpoint
-from cutoff.merger.fit import fit_faults
-from cutoff.merger.settings import carry_generation_config, write_config
+from cutoff.merger.fit import config_faults, fit_faults
+from cutoff.merger.rows import check_rows
+from cutoff.merger.settings import carry_generation_config, generation_faults, write_config
 from cutoff.merger.shards import TYPES
-from cutoff.merger.streaming import plan_stream, reasons_against, stream
+from cutoff.merger.streaming import plan_stream, reasons_against, separates, stream
 from cutoff.merger.tokenizer import Tokenizer, load_merged_tokenizer, write_tokenizer
 from cutoff.merger.verified import Verified
 from cutoff.stage.report import Reporter
@@ -114,6 +116,9 @@ def merge(plan: MergePlan, report: Reporter, say: Callable[[str], None] | None =
                 tokenizer = loading.result()
                 _complete(partial, plan, tokenizer, report)
                 with _keeping_what_fails(partial, plan.output):
+                    if not parts.peft_because:
+                        unpacked = parts.trained_on if plan.into == "dequantized" else None
+                        check_rows(partial, parts.adapter, parts.config, parts.tensors, unpacked)
                     verified = _verify(partial, plan, parts, tokenizer.template, report, say or report.log)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemory(f"{plan.base.name} does not fit into memory", "merge on a machine with more of it") from error
@@ -130,8 +135,8 @@ def _keeping_what_fails(partial: Path, output: Path) -> Iterator[None]:
     try:
         yield
     except CheckFailed as error:
-        kept = output.with_name(f"{output.name}.rejected")
-        shutil.rmtree(kept, ignore_errors=True)
+        names = (f"{output.name}.rejected{number}" for number in chain([""], count(2)))
+        kept = next(path for path in map(output.with_name, names) if not os.path.lexists(path))
         partial.rename(kept)
         raise CheckFailed(f"{error.message}; what was written is kept in {kept}", error.remedy) from error
 
@@ -142,23 +147,31 @@ def _read(plan: MergePlan, folder_check: Future[None], tokenizer: Future[Tokeniz
     Raises:
         InvalidInput: With all faults, those of the tokenizer too.
     """
-    faults: list[Fault] = []
+    faults = list(generation_faults(plan.base.path))
     try:
         config = json.loads((plan.base.path / "config.json").read_text("utf-8"))
         tensors = read_checkpoint(plan.base.path)
-        adapter = read_adapter(plan.adapter)
-        because = reasons_against(adapter, config, tensors)
-        faults += fit_faults(adapter, plan.base, config, tensors, plain=not because)
+        faults += config_faults(plan.base, config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         folder_check.result()  # names what is wrong with the folder's files
         raise
     except InvalidInput as error:
         folder_check.result()
         faults += error.faults
+    try:
+        adapter = read_adapter(plan.adapter)
+        if not faults:
+            because = reasons_against(adapter, config, tensors)
+            faults += fit_faults(adapter, plan.base, config, tensors, plain=not because)
+    except InvalidInput as error:
+        faults += error.faults
     if faults:
         raise InvalidInput([*_faults_of(tokenizer), *faults])
     trained_on = _trained_on(plan, because)
-    needed = sum(stored.parameters for stored in tensors.values()) * TYPES[_STORED[plan.dtype]].itemsize
+    second = next((tensors[name] for name in (architecture.EMBEDDING, architecture.OUTPUT) if name in tensors), None)
+    untied = second.parameters if second and not because and separates(adapter, config) else 0
+    numbers = untied + sum(stored.parameters for stored in tensors.values())
+    needed = numbers * TYPES[_STORED[plan.dtype]].itemsize
     require_space(plan.output.parent, needed, f"merging into {plan.base.name}")
     return _Parts(config, tensors, adapter, because, trained_on)
 
@@ -253,8 +266,11 @@ def _verify(
     report: Reporter,
     say: Callable[[str], None],
 ) -> Verified | None:
-    """Compares what is on the disk with base and adapter, if asked to; says what the document's script says."""
-    if not plan.verify:
+    """Compares what is on the disk with base and adapter; says what the document's script says.
+
+    Only if asked to, where the merge is the one that is compared row by row; always where peft merged.
+    """
+    if not (plan.verify or parts.peft_because):
         return None
     from cutoff.merger.verify import Comparison, tell, verify
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from cutoff.errors import Fault
 
 _GENERATION = "generation_config.json"
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -21,6 +23,19 @@ def write_config(folder: Path, base: Mapping[str, Any], dtype: str, tied: bool) 
     config = {name: value for name, value in base.items() if name not in dropped}
     config |= {"dtype": dtype, "tie_word_embeddings": tied}
     _write(folder / "config.json", config)
+
+
+def generation_faults(base: Path) -> Iterator[Fault]:
+    """What is wrong with a base model's generation_config.json, where it has one."""
+    path = base / _GENERATION
+    if not path.is_file():
+        return
+    try:
+        whole = isinstance(json.loads(path.read_text("utf-8")), dict)
+    except ValueError:
+        whole = False
+    if not whole:
+        yield Fault(str(path), "is not JSON, or no object of it", "fetch the model again")
 
 
 def carry_generation_config(base: Path, folder: Path, stop_id: int) -> None:

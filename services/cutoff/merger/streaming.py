@@ -78,18 +78,27 @@ def plan_stream(
     base = dict(tensors)
     tied = architecture.is_tied(config)
     if tied:
-        _complete_tied(base, adapter)
-    touched = {f"{module}.weight" for module in adapter.pairs} | set(adapter.replaced)
-    embeddings = {architecture.EMBEDDING, architecture.OUTPUT}
-    separated = tied and bool(touched & embeddings) and not adapter.config.get("ensure_weight_tying")
+        complete_tied(base, adapter)
+    separated = separates(adapter, config)
     if tied and not separated:
         del base[architecture.OUTPUT]
     sources = {name: _source(name, stored, adapter, files) for name, stored in base.items()}
     if unpacked:
-        # transformers packs every linear layer but the output embedding.
-        packed = [name for name in sources if name.endswith("_proj.weight") and name not in adapter.replaced]
+        packed = [name for name in sources if is_packed(name, adapter)]
         sources |= {name: sources[name]._replace(unpacked=unpacked) for name in packed}
     return StreamPlan(sources, tied and not separated)
+
+
+def separates(adapter: Adapter, config: Mapping[str, Any]) -> bool:
+    """Whether training made two of a known decoder's embeddings that are one."""
+    touched = {f"{module}.weight" for module in adapter.pairs} | set(adapter.replaced)
+    either = bool(touched & {architecture.EMBEDDING, architecture.OUTPUT})
+    return architecture.is_tied(config) and either and not adapter.config.get("ensure_weight_tying")
+
+
+def is_packed(name: str, adapter: Adapter) -> bool:
+    """Whether training on packed weights packed a tensor: transformers packs all linear layers but the output."""
+    return name.endswith("_proj.weight") and name not in adapter.replaced
 
 
 def stream(
@@ -159,7 +168,7 @@ def _one_core_less() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _complete_tied(base: Tensors, adapter: Adapter) -> None:
+def complete_tied(base: Tensors, adapter: Adapter) -> None:
     """Gives both of two tied embeddings a place to be read from; what is stored beside an adapter stands for both."""
     both = (architecture.EMBEDDING, architecture.OUTPUT)
     stored = next(base[name] for name in both if name in base)
@@ -193,7 +202,7 @@ def _source(name: str, stored: Stored, adapter: Adapter, files: OpenFiles) -> So
     def read(start: int, stop: int) -> torch.Tensor:
         return files.rows(stored, start, stop)
 
-    return Source(stored, changes.dora_embedding(embedding, _float32(magnitude, files), read, _slices(stored)))
+    return Source(stored, changes.dora_embedding(embedding, _float32(magnitude, files), read, slices(stored)))
 
 
 def _float32(stored: Stored, files: OpenFiles) -> torch.Tensor:
@@ -209,7 +218,7 @@ def _rows_at_once(stored: Stored) -> int:
     return min(stored.shape[0], max(1, _SLICE // max(1, _width(stored))))
 
 
-def _slices(stored: Stored) -> Iterator[tuple[int, int]]:
+def slices(stored: Stored) -> Iterator[tuple[int, int]]:
     """Ranges of rows of at most _SLICE numbers."""
     rows, step = stored.shape[0], _rows_at_once(stored)
     yield from ((start, min(start + step, rows)) for start in range(0, rows, step))
@@ -217,7 +226,7 @@ def _slices(stored: Stored) -> Iterator[tuple[int, int]]:
 
 def _chunks(name: str, source: Source, files: OpenFiles, buffers: _Buffers) -> Iterator[torch.Tensor]:
     whole = round_trip(files.whole(source.stored), source.unpacked) if source.unpacked else None
-    for start, stop in _slices(source.stored):
+    for start, stop in slices(source.stored):
         rows = files.rows(source.stored, start, stop) if whole is None else whole[start:stop]
         if source.change:
             out = buffers.next(rows.shape)

@@ -128,3 +128,30 @@ def test_roots_come_from_the_environment(monkeypatch, tmp_path):
     )
     monkeypatch.setenv("LMSTUDIO_MODELS", "~/models")
     assert Roots.from_environment().models == tmp_path / "models"
+
+
+def test_a_second_writer_of_a_folder_leaves_the_first_alone(tmp_path):
+    path = tmp_path / "merged"
+    with publishing_folder(path) as partial:
+        (partial / "a").write_text("first")
+        with pytest.raises(AlreadyExists, match="is being written by another run"), publishing_folder(path):
+            pass
+        (partial / "b").write_text("first")
+    assert sorted(p.name for p in path.iterdir()) == ["a", "b", "manifest.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["merged"]
+
+
+def test_what_a_killed_writer_of_a_folder_left_is_cleared(tmp_path):
+    (tmp_path / ".merged.partial" / "deep").mkdir(parents=True)
+    (tmp_path / ".merged.partial" / "deep" / "half").write_text("half")
+    with publishing_folder(tmp_path / "merged") as partial:
+        (partial / "a").write_text("whole")
+    assert sorted(p.name for p in (tmp_path / "merged").iterdir()) == ["a", "manifest.json"]
+
+
+def test_a_folder_that_came_meanwhile_is_named(tmp_path):
+    path = tmp_path / "merged"
+    with pytest.raises(AlreadyExists), publishing_folder(path):
+        path.mkdir()
+        (path / "theirs").write_text("x")
+    assert [p.name for p in tmp_path.rglob("*")] == ["merged", "theirs"]

@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from cutoff.errors import InvalidInput, as_cutoff_error
-from cutoff.hub import BaseModel
+from cutoff.errors import DiskFull, InvalidInput, as_cutoff_error
+from cutoff.hub import BaseModel, tokenizer_files
 from cutoff.merger.merge import MergePlan, merge
 from cutoff.stage.report import Reporter, silent
 from cutoff.v1 import types_pb2
+from tests.unit.merger.models import Recipe, build, save_adapter
 
 INDEX = "model.safetensors.index.json"
 
@@ -125,6 +126,95 @@ def test_all_that_does_not_fit_is_told_at_once(base: Path, copied: Path, tmp_pat
         "model.layers.1.mlp.up_proj has rank 2, 4 in the configuration",
     ):
         assert what in said
+
+
+def test_an_adapter_that_lacks_what_it_was_trained_on_is_not_whole(base: Path, copied: Path, tmp_path: Path) -> None:
+    whole = load_file(copied / "adapter_model.safetensors")
+    save_file({}, copied / "adapter_model.safetensors")
+    assert "it holds no LoRA weights" in faults(base, copied, tmp_path / "merged")
+    kept = {name: tensor for name, tensor in whole.items() if "layers.1.mlp" not in name}
+    save_file(kept, copied / "adapter_model.safetensors")
+    assert "it lacks model.layers.1.mlp.up_proj, which its target_modules name" in faults(
+        base, copied, tmp_path / "merged"
+    )
+    for says in (
+        {"exclude_modules": r".*layers\.1\.mlp.*"},
+        {"target_modules": r".*(self_attn\.._proj|layers\.0\.mlp\.\w+_proj)"},
+    ):
+        folder = Path(shutil.copytree(copied, tmp_path / next(iter(says))))
+        configure(folder, says)
+        merge(MergePlan(BaseModel(base, str(base), None), folder, tmp_path / f"merged-{folder.name}"), silent())
+    first = {name: tensor for name, tensor in whole.items() if "layers.0." in name}
+    save_file(first, copied / "adapter_model.safetensors")
+    linears = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
+    configure(copied, {"layers_to_transform": [0], "target_modules": linears})
+    merge(MergePlan(BaseModel(base, str(base), None), copied, tmp_path / "merged"), silent())
+
+
+def configure(folder: Path, settings: dict[str, Any]) -> None:
+    config = json.loads((folder / "adapter_config.json").read_text()) | settings
+    kept = {name: value for name, value in config.items() if value != "gone"}
+    (folder / "adapter_config.json").write_text(json.dumps(kept))
+
+
+def test_settings_that_are_none_are_told_at_once(base: Path, copied: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(base, tmp_path / "base"))
+    model = json.loads((damaged / "config.json").read_text())
+    del model["num_hidden_layers"]
+    (damaged / "config.json").write_text(json.dumps(model))
+    (damaged / "generation_config.json").write_text("{")
+    wrong = {"r": "gone", "lora_alpha": None, "target_modules": "(q_proj", "rank_pattern": {"[": 4, "up_proj": "x"}}
+    configure(copied, {**wrong, "alpha_pattern": [], "modules_to_save": [3]})
+    said = faults(damaged, copied, tmp_path / "merged")
+    for what in (
+        "adapter_config.json: r is nothing, where a whole number from 1 is needed",
+        "lora_alpha is nothing, where a number is needed",
+        "target_modules is '(q_proj', which is no regular expression",
+        "rank_pattern has '[', which is no regular expression",
+        "rank_pattern gives up_proj 'x', where a whole number from 1 is needed",
+        "alpha_pattern is [], where patterns with their numbers are needed",
+        "modules_to_save is [3], where names are needed",
+        "config.json: num_hidden_layers is nothing, where a whole number from 1 is needed",
+        "generation_config.json: is not JSON",
+    ):
+        assert what in said
+
+
+def test_a_magnitude_without_its_pair(base: Path, copied: Path, tmp_path: Path) -> None:
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        module = "base_model.model.model.layers.0.mlp.up_proj"
+        for half in "AB":
+            del tensors[f"{module}.lora_{half}.weight"]
+        tensors[f"{module}.lora_magnitude_vector"] = torch.ones(96)
+
+    change(copied, spoil)
+    assert "model.layers.0.mlp.up_proj has none of its pair" in faults(base, copied, tmp_path / "merged")
+
+
+def test_room_for_a_second_embedding_is_counted(adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed: list[int] = []
+
+    def require(_: Path, size: int, __: str) -> None:
+        needed.append(size)
+        raise DiskFull("enough is known")
+
+    monkeypatch.setattr("cutoff.merger.merge.require_space", require)
+    base = build("llama 3.2", tmp_path / "base", torch.float32)
+    carry(adapter, base)
+    for number, targets in enumerate((["q_proj"], ["q_proj", "lm_head"])):
+        lora = {"r": 4, "target_modules": targets}
+        model = AutoModelForCausalLM.from_pretrained(base)
+        folder = save_adapter(Recipe(lora, stored_16_bit=False, seed=1), model, tmp_path / f"adapter{number}")
+        carry(adapter, folder)
+        with pytest.raises(DiskFull):
+            merge(MergePlan(BaseModel(base, str(base), None), folder, tmp_path / "merged"), silent())
+    rows = json.loads((base / "config.json").read_text())
+    assert needed[1] - needed[0] == rows["vocab_size"] * rows["hidden_size"] * 2
+
+
+def carry(source: Path, folder: Path) -> None:
+    for path in tokenizer_files(source):
+        shutil.copyfile(path, folder / path.name)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from cutoff.errors import AlreadyExists, CheckFailed, DiskFull, InvalidInput, No
 from cutoff.hub import BaseModel, load_tokenizer, tokenizer_files
 from cutoff.merger import cli, verify, work
 from cutoff.merger import merge as merging
+from cutoff.merger.adapter import Adapter
 from cutoff.merger.merge import MergePlan, merge
+from cutoff.merger.streaming import StreamPlan
 from cutoff.stage.context import RunContext
 from cutoff.stage.report import Reporter, silent
 from cutoff.v1 import job_pb2, merger_pb2, types_pb2
@@ -163,7 +166,7 @@ def test_a_failed_check_publishes_nothing(make_plan: MakePlan, monkeypatch: pyte
     def spoiled(folder: Path, *rest: Any) -> dict[str, str]:
         hashed: dict[str, str] = real(folder, *rest)
         tensors = load_file(folder / "model.safetensors")
-        tensors["model.layers.0.mlp.down_proj.weight"][3] += 1
+        tensors["model.layers.0.mlp.down_proj.weight"][5] += 1  # a row the rows' check leaves out
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
         return hashed
 
@@ -173,7 +176,31 @@ def test_a_failed_check_publishes_nothing(make_plan: MakePlan, monkeypatch: pyte
         merge(plan, silent())
     assert [path.name for path in plan.output.parent.glob("*merged*")] == ["merged.rejected"]
     assert (plan.output.parent / "merged.rejected/model.safetensors").is_file()
+    (plan.output.parent / "merged.rejected2").write_text("the user's own")
+    with pytest.raises(CheckFailed, match=r"is kept in .*merged\.rejected3"):
+        merge(plan, silent())
+    assert (plan.output.parent / "merged.rejected2").read_text() == "the user's own"
+    assert (plan.output.parent / "merged.rejected3/model.safetensors").is_file()
     assert merge(make_plan(verify=False), silent()).verified is None
+
+
+@pytest.mark.parametrize("lost", ["self_attn.q_proj", "mlp.down_proj"])
+@pytest.mark.parametrize("check", [True, False])
+def test_a_single_lost_pair_is_found(
+    make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch, lost: str, check: bool
+) -> None:
+    """Logits in bfloat16 do not show it: the rows do."""
+    real = merging.plan_stream
+
+    def losing(adapter: Adapter, *rest: Any) -> StreamPlan:
+        pairs = {module: parts for module, parts in adapter.pairs.items() if module != f"model.layers.0.{lost}"}
+        return real(replace(adapter, pairs=pairs), *rest)
+
+    monkeypatch.setattr(merging, "plan_stream", losing)
+    plan = make_plan(verify=check)
+    with pytest.raises(CheckFailed, match=rf"layers\.0\.{lost}\.weight is not what base and adapter make of it"):
+        merge(plan, silent())
+    assert not plan.output.exists()
 
 
 def test_an_adapter_weaker_than_rounding_is_warned_about(make_plan: MakePlan, adapter: Path, tmp_path: Path) -> None:

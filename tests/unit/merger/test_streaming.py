@@ -21,6 +21,7 @@ from cutoff.merger import architecture
 from cutoff.merger.adapter import read_adapter
 from cutoff.merger.checkpoint import OpenFiles, read_checkpoint
 from cutoff.merger.fit import fit_faults
+from cutoff.merger.rows import check_rows
 from cutoff.merger.settings import write_config
 from cutoff.merger.streaming import plan_stream, reasons_against, stream
 from tests.unit.merger.models import MODELS, Recipe, build, merged_by_peft, recipes, save_adapter, untied
@@ -51,6 +52,7 @@ def merge_streaming(base: Path, adapter: Path, folder: Path, dtype: str, shard_b
     assert list(fit_faults(read, BaseModel(base, str(base), None), config, tensors, plain=True)) == []
     plan = plan_stream(read, config, tensors, files)
     stream(plan, folder, dtype, files, lambda _: None, shard_bytes)
+    check_rows(folder, read, config, tensors)
     write_config(folder, config, str(TYPES[dtype]).removeprefix("torch."), plan.tied)
     return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
 
