@@ -138,6 +138,7 @@ class Pipeline:
     def _facts(self, prepared: Result) -> gguf_converter_pb2.ModelFacts:
         """What the GGUF says of where it comes from."""
         recipe = {section: _fields(getattr(self._spec, section)) for section in ("train", "merge")}
+        recipe["train"].pop("resume_from_checkpoint", None)  # a path of this machine
         return gguf_converter_pb2.ModelFacts(
             job=self._name,
             base_model=prepared.get("model", ""),

@@ -96,7 +96,7 @@ def _make(
 ) -> tuple[dict[QuantType, Made], int]:
     """Makes and checks all files; a 16-bit one that nobody asked for is gone once the last type is made of it."""
     order, checks = workshop.order, workshop.checks
-    with _scratch(order.folder / f".{order.name}.16-bit.partial", whole) as sixteen:
+    with _scratch(order.scratch("16-bit"), whole) as sixteen:
         made: dict[QuantType, Made] = {weights.sixteen_bit: workshop.write_floats(weights.sixteen_bit, sixteen)}
         facts = read_gguf(sixteen)
         probes = check_whole(
@@ -111,7 +111,7 @@ def _make(
         )
         reading = Reading(workshop, template, facts.context)
         baseline = reading.whole(weights.sixteen_bit, sixteen)
-        with _scratch(order.folder / f".{order.name}.imatrix.gguf.partial") as imatrix:
+        with _scratch(order.scratch("imatrix.gguf")) as imatrix:
             if order.with_imatrix:
                 tokens = count_tokens(template, order.calibration)
                 workshop.importance(sixteen, imatrix, tokens, facts.context)

@@ -11,7 +11,7 @@ from gguf import GGUFReader
 
 from cutoff.errors import CheckFailed
 from cutoff.gguf_converter.tensors import read_tensors
-from cutoff.llama_cpp import LlamaCpp, quantize
+from cutoff.llama_cpp import LlamaCpp, importance_matrix, quantize
 from tests.fixtures.gguf_files import write_gguf
 
 
@@ -48,6 +48,46 @@ def test_a_tensor_of_zeros_is_found(small: Path, tiny_f16: Path, tensor: str) ->
     damage(small, tensor, 0, bytes(size))
     with pytest.raises(CheckFailed, match=f"{tensor} .*is not what it was made from"):
         read_tensors(small, unheard, tiny_f16)
+
+
+@pytest.mark.parametrize(("quant_type", "row_bytes"), [("q8_0", 272), ("q4_0", 144), ("q4_k_m", 144)])
+def test_one_row_of_zeros_is_found(
+    llama: LlamaCpp, tiny_f16: Path, tmp_path: Path, quant_type: str, row_bytes: int
+) -> None:
+    path = tmp_path / "row.gguf"
+    quantize(llama, tiny_f16, path, quant_type, 1, unheard)
+    read_tensors(path, unheard, tiny_f16)
+    damage(path, "blk.0.ffn_up.weight", 7 * row_bytes, bytes(row_bytes))
+    with pytest.raises(CheckFailed, match="row 7 of blk.0.ffn_up.weight .*differs by 100%"):
+        read_tensors(path, unheard, tiny_f16)
+
+
+def test_rows_of_zeros_in_the_model_are_no_damage(llama: LlamaCpp, tiny_f16: Path, tmp_path: Path) -> None:
+    whole = Path(shutil.copy(tiny_f16, tmp_path / "whole.gguf"))
+    tensor = next(each for each in GGUFReader(whole, "r+").tensors if each.name == "blk.0.ffn_up.weight")
+    tensor.data[3], tensor.data[4] = 0, 0.25  # a feature that was pruned, and a constant one
+    tensor.data[5] = 6e-8  # the smallest f16: no scale of 4 bits holds it
+    tensor.data.flush()
+    for quant_type in ("q8_0", "q4_k_m"):
+        path = tmp_path / f"{quant_type}.gguf"
+        quantize(llama, whole, path, quant_type, 1, unheard)
+        read_tensors(path, unheard, whole)
+    damage(path, "blk.0.ffn_up.weight", 3 * 144, path.read_bytes()[-144:])
+    with pytest.raises(CheckFailed):
+        read_tensors(path, unheard, whole)
+
+
+def test_zeros_in_one_bit_are_found(llama: LlamaCpp, tiny_f16: Path, tiny_text: Path, tmp_path: Path) -> None:
+    path, imatrix = tmp_path / "iq1.gguf", tmp_path / "imatrix.gguf"
+    importance_matrix(llama, tiny_f16, tiny_text, imatrix, 128, 1, unheard)
+    quantize(llama, tiny_f16, path, "iq1_s", 1, unheard, imatrix)
+    compared = read_tensors(path, unheard, tiny_f16)
+    assert "IQ1_S" in compared.types
+    name = next(str(each.name) for each in GGUFReader(path).tensors if each.tensor_type.name == "IQ1_S")
+    size = next(int(each.n_bytes) for each in GGUFReader(path).tensors if each.name == name)
+    damage(path, name, 0, bytes(size))
+    with pytest.raises(CheckFailed, match=name):
+        read_tensors(path, unheard, tiny_f16)
 
 
 def test_a_scale_that_is_no_number_is_found(small: Path, tiny_f16: Path) -> None:
