@@ -132,6 +132,7 @@ class Pipeline:
             calibration=prepared.get("calibration", ""),  # a job prepared by an earlier version has none
             validation=prepared.get("validation", ""),
             facts=self._facts(prepared),
+            installs=self._spec.install.enabled,
         )
         return await self._attempts.run("convert", lambda: request)
 

@@ -335,6 +335,34 @@ def test_a_disk_that_will_not_hold_all_files_is_refused_before_work_starts(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_16_bit_file_that_stays_is_no_other_output(llama: LlamaCpp, model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out/tiny-F16.gguf"
+    asked = Order(model, {"q4_k_m": output}, "tiny", tmp_path / "out/m", spec=ConvertSpec(keep_f16=True))
+    with pytest.raises(InvalidInput, match="which is the output"):
+        convert_model(asked, llama, silent())
+    assert not output.exists()
+
+
+def test_scratch_is_named_after_the_output(model: Path, tmp_path: Path) -> None:
+    """Two conversions of one model may work side by side."""
+    one, other = (Order(model, {"q4_k_m": tmp_path / name}, "tiny", tmp_path / "m") for name in ("a.gguf", "b.gguf"))
+    assert one.scratch("16-bit") == tmp_path / ".a.gguf.16-bit.partial"
+    assert one.scratch("16-bit") != other.scratch("16-bit")
+
+
+def test_a_jobs_installed_copy_needs_room_too(
+    llama: LlamaCpp, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("Usage", (), {"free": 70 << 20})  # room for the 16-bit file and one more, not for a copy
+    monkeypatch.setattr(disk_module.shutil, "disk_usage", lambda path: usage)
+    roots = Roots(tmp_path, tmp_path / "artifacts", tmp_path / "models", Roots.from_environment().cache)
+    run = RunContext(types_pb2.RunKey(job="j", stage="convert", attempt=1), tmp_path / "c", roots, (), silent())
+    spec = job_pb2.ConvertSpec(quant_types=["q8_0"])
+    request = gguf_converter_pb2.ConvertRequest(merged="merged", model_name="tiny", spec=spec, installs=True)
+    with pytest.raises(DiskFull, match="and installing it"):
+        work.convert(request, run)
+
+
 @pytest.mark.parametrize("damage", ["cut", "no config", "no weights", "no tokenizer", "missing"])
 def test_a_model_folder_that_is_not_whole_is_refused(llama: LlamaCpp, model: Path, damage: str) -> None:
     weights = model / "model.safetensors"

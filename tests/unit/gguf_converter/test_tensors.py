@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGUFReader
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
 from cutoff.errors import CheckFailed
 from cutoff.gguf_converter.tensors import read_tensors
-from cutoff.llama_cpp import LlamaCpp, importance_matrix, quantize
+from cutoff.llama_cpp import LlamaCpp, quantize
 from tests.fixtures.gguf_files import write_gguf
 
 
@@ -58,7 +58,7 @@ def test_one_row_of_zeros_is_found(
     quantize(llama, tiny_f16, path, quant_type, 1, unheard)
     read_tensors(path, unheard, tiny_f16)
     damage(path, "blk.0.ffn_up.weight", 7 * row_bytes, bytes(row_bytes))
-    with pytest.raises(CheckFailed, match="row 7 of blk.0.ffn_up.weight .*differs by 100%"):
+    with pytest.raises(CheckFailed, match=r"row 7 of blk.0.ffn_up.weight .*differs by 100%"):
         read_tensors(path, unheard, tiny_f16)
 
 
@@ -77,17 +77,22 @@ def test_rows_of_zeros_in_the_model_are_no_damage(llama: LlamaCpp, tiny_f16: Pat
         read_tensors(path, unheard, whole)
 
 
-def test_zeros_in_one_bit_are_found(llama: LlamaCpp, tiny_f16: Path, tiny_text: Path, tmp_path: Path) -> None:
-    path, imatrix = tmp_path / "iq1.gguf", tmp_path / "imatrix.gguf"
-    importance_matrix(llama, tiny_f16, tiny_text, imatrix, 128, 1, unheard)
-    quantize(llama, tiny_f16, path, "iq1_s", 1, unheard, imatrix)
-    compared = read_tensors(path, unheard, tiny_f16)
-    assert "IQ1_S" in compared.types
-    name = next(str(each.name) for each in GGUFReader(path).tensors if each.tensor_type.name == "IQ1_S")
-    size = next(int(each.n_bytes) for each in GGUFReader(path).tensors if each.name == name)
-    damage(path, name, 0, bytes(size))
-    with pytest.raises(CheckFailed, match=name):
-        read_tensors(path, unheard, tiny_f16)
+def test_zeros_in_one_bit_are_found(tmp_path: Path) -> None:
+    """Zeros are as wrong as the largest limit."""
+    weights = np.random.default_rng(0).normal(size=256).astype(np.float16)
+    files = []
+    for name, data, kind in (
+        ("whole", weights, GGMLQuantizationType.F16),
+        ("zeros", np.zeros(50, np.uint8), GGMLQuantizationType.IQ1_S),
+    ):
+        writer = GGUFWriter(tmp_path / name, "llama")
+        writer.add_tensor("blk.0.ffn_up.weight", data[None], raw_dtype=kind)
+        for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+            write()
+        writer.close()
+        files.append(tmp_path / name)
+    with pytest.raises(CheckFailed, match=r"ffn_up.weight .*differs by 100% .* less than 100%"):
+        read_tensors(files[1], unheard, files[0])
 
 
 def test_a_scale_that_is_no_number_is_found(small: Path, tiny_f16: Path) -> None:
