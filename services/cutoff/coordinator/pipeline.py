@@ -132,12 +132,14 @@ class Pipeline:
             calibration=prepared.get("calibration", ""),  # a job prepared by an earlier version has none
             validation=prepared.get("validation", ""),
             facts=self._facts(prepared),
+            installs=self._spec.install.enabled,
         )
         return await self._attempts.run("convert", lambda: request)
 
     def _facts(self, prepared: Result) -> gguf_converter_pb2.ModelFacts:
         """What the GGUF says of where it comes from."""
         recipe = {section: _fields(getattr(self._spec, section)) for section in ("train", "merge")}
+        recipe["train"].pop("resume_from_checkpoint", None)  # a path of this machine
         return gguf_converter_pb2.ModelFacts(
             job=self._name,
             base_model=prepared.get("model", ""),

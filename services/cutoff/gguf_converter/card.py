@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cutoff
@@ -57,7 +58,7 @@ def render(facts: CardFacts, template: str) -> str:
 def _summary(facts: CardFacts) -> str:
     spec = facts.spec
     rows = {
-        "base model": spec.base_model,
+        "base model": spec.base_model if facts.commit else Path(spec.base_model).name,
         "commit": facts.commit or "none: the base model was a folder",
         "licence of the base model": facts.licence or "not known: see the base model",
         "knowledge cutoff": str(spec.cutoff) if spec.cutoff else "no date was given",

@@ -10,7 +10,7 @@ from typing import Literal
 
 from cutoff.stage.report import Reporter
 
-Name = Literal["weights", "tensors", "size", "perplexity", "answer", "tokens", "sha256"]
+Name = Literal["weights", "tensors", "predictions", "size", "perplexity", "answer", "tokens", "sha256"]
 """docs/converting.md says what each is."""
 
 ALL = "all"

@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace, report: Reporter) -> None:
         raise InvalidInput([Fault("--output_path", f"{output} is a folder", "give a file name ending in .gguf")])
     quant_type = cast(QuantType, arguments.quant_type)
     asked = _spec(arguments)
-    spec = install_spec(PUBLISHER, arguments.model_name or output.stem, arguments.replace)
+    spec = install_spec(PUBLISHER, arguments.model_name or name_of(output), arguments.replace)
     models, records = arguments.lmstudio_models, roots.artifacts / RECORDS
     if arguments.install_lmstudio:
         check_folder(models, spec, Wanted(quant_type), records)  # before the work of minutes
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace, report: Reporter) -> None:
             model=arguments.model_path,
             outputs={quant_type: output},
             name=spec.model_name,
-            manifest=output.with_suffix(".convert.json"),
+            manifest=manifest_of(output),
             questions=texts.questions,
             calibration=texts.calibration,
             validation=texts.validation,
@@ -129,6 +129,16 @@ def run(arguments: argparse.Namespace, report: Reporter) -> None:
         print(f"Installed: {installed.file.path}")
         ask_configured(spec, file.size_bytes, "", report)
         print(f'Load it with: lms load "{spec.model_name}"')
+
+
+def name_of(output: Path) -> str:
+    """The model's name, where none is given: the file's without .gguf; "qwen2.5" has no ending of its own."""
+    return output.name.removesuffix(".gguf")
+
+
+def manifest_of(output: Path) -> Path:
+    """Where the record of an output's checks goes."""
+    return output.with_name(f"{name_of(output)}.convert.json")
 
 
 def _llama_cpp(path: Path) -> Path | None:

@@ -15,7 +15,7 @@ from cutoff.gguf_converter.making import Made, Workshop, is_float
 from cutoff.gguf_converter.order import Order, require_possible
 from cutoff.gguf_converter.perplexity import Reading, count_tokens
 from cutoff.gguf_converter.record import Converted, write_manifest
-from cutoff.gguf_converter.serving import check_answer, check_tokens_and_answer
+from cutoff.gguf_converter.serving import check_answer, check_whole
 from cutoff.gguf_converter.weights import Weights, count_parameters, measure_weights
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec.quant_types import QuantType
@@ -96,15 +96,22 @@ def _make(
 ) -> tuple[dict[QuantType, Made], int]:
     """Makes and checks all files; a 16-bit one that nobody asked for is gone once the last type is made of it."""
     order, checks = workshop.order, workshop.checks
-    with _scratch(order.folder / f".{order.name}.16-bit.partial", whole) as sixteen:
+    with _scratch(order.scratch("16-bit"), whole) as sixteen:
         made: dict[QuantType, Made] = {weights.sixteen_bit: workshop.write_floats(weights.sixteen_bit, sixteen)}
         facts = read_gguf(sixteen)
-        probes = check_tokens_and_answer(
-            workshop.llama, sixteen, weights.sixteen_bit, template, order.questions, checks
+        probes = check_whole(
+            workshop.llama,
+            sixteen,
+            weights.sixteen_bit,
+            order.model,
+            template,
+            order.questions,
+            facts.context,
+            checks,
         )
         reading = Reading(workshop, template, facts.context)
         baseline = reading.whole(weights.sixteen_bit, sixteen)
-        with _scratch(order.folder / f".{order.name}.imatrix.gguf.partial") as imatrix:
+        with _scratch(order.scratch("imatrix.gguf")) as imatrix:
             if order.with_imatrix:
                 tokens = count_tokens(template, order.calibration)
                 workshop.importance(sixteen, imatrix, tokens, facts.context)

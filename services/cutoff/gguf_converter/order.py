@@ -54,6 +54,11 @@ class Order:
             return None
         return self.folder / file_name(self.name, sixteen_bit)
 
+    def scratch(self, what: str) -> Path:
+        """A file that is gone when the work ends, named after the first output: others may work beside it."""
+        first = next(iter(self.outputs.values()))
+        return first.with_name(f".{first.name}.{what}.partial")
+
     @property
     def with_imatrix(self) -> tuple[QuantType, ...]:
         """The types that are made with an importance matrix."""
@@ -75,6 +80,7 @@ def require_possible(order: Order, weights: Weights) -> None:
     Raises:
         InvalidInput: Types need an importance matrix, and there is no text to make it from.
         Refused: f16 is asked for and cannot hold the weights.
+        InvalidInput: The 16-bit file that is to stay has the name of another file of the order.
         DiskFull: A file system has no room for the 16-bit file, all others and their copy; the shortfall is named.
     """
     if order.with_imatrix and order.calibration is None:
@@ -89,6 +95,10 @@ def require_possible(order: Order, weights: Weights) -> None:
             "and f16 ends at 65504",
             "ask for bf16 instead of f16",
         )
+    kept = order.kept(weights.sixteen_bit)
+    if kept and kept.resolve() in {path.resolve() for path in order.outputs.values()}:
+        fix = "give the output another name, or leave --keep_f16 out"
+        raise InvalidInput([Fault("--keep_f16", f"would write the 16-bit file to {kept}, which is the output", fix)])
     asked = {weights.sixteen_bit, *order.outputs}
     sizes = [size_at_most(weights.parameters, quant_type) for quant_type in asked]
     needed = sum(sizes) + (IMATRIX_BYTES if order.with_imatrix else 0)

@@ -1,4 +1,4 @@
-"""Asks a GGUF through llama-server: whether it reads prompts as transformers does, and whether it answers."""
+"""Asks a GGUF through llama-server: whether it reads and predicts as transformers does, and whether it answers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from cutoff.datasets import DOCUMENT_QUESTIONS, PromptTemplate
 from cutoff.gguf_converter.checks import Check, Checks
 from cutoff.gguf_converter.parity import check_parity
+from cutoff.gguf_converter.predictions import check_predictions, continue_texts
 from cutoff.llama_cpp import LlamaCpp, LlamaServer, serve
 
 _CONTEXT = 512
@@ -18,16 +19,34 @@ _ANSWER_TOKENS = 16
 _SHOWN = 80
 
 
-def check_tokens_and_answer(
-    llama: LlamaCpp, gguf: Path, target: str, template: PromptTemplate, questions: Sequence[str], checks: Checks
+def check_whole(
+    llama: LlamaCpp,
+    gguf: Path,
+    target: str,
+    model: Path,
+    template: PromptTemplate,
+    questions: Sequence[str],
+    longest: int,
+    checks: Checks,
 ) -> int:
-    """Checks the 16-bit file, whose vocabulary and template all others take over.
+    """Checks the 16-bit file, which all others are made from, against the merged model.
+
+    Args:
+        llama: Whose llama-server to use.
+        gguf: The file.
+        target: Its type.
+        model: The merged model.
+        template: The model's.
+        questions: Of the job's data.
+        longest: The longest text the model was trained for; 0 when that is not known.
+        checks: Gets the rows answer, tokens and predictions.
 
     Returns:
-        How many prompts were compared.
+        How many prompts' tokens were compared.
 
     Raises:
-        CheckFailed: The tokens differ.
+        CheckFailed: The tokens differ, or what is predicted.
+        Refused: transformers cannot load the model.
         ProgramFailed, OutOfMemory: llama-server cannot load the file, or died.
     """
     with ExitStack() as running:
@@ -37,6 +56,10 @@ def check_tokens_and_answer(
         with checks.row("tokens") as row:
             compared = check_parity(template, server, questions)
             row.passed(f"{compared.prompts} prompts, the longest of {compared.longest} tokens", "the same ids")
+        with checks.row("predictions", target) as row:
+            texts = continue_texts(template, server, questions, min(_CONTEXT, longest or _CONTEXT))
+            running.close()  # the model and its file are never in memory together
+            check_predictions(row, model, texts, gguf)
     return compared.prompts
 
 

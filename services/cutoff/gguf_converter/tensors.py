@@ -1,7 +1,8 @@
 """Reads every tensor of a GGUF back with the `gguf` library, and compares it with the 16-bit file's.
 
-A quantized weight differs from its source by about what its type loses. A block whose scale was damaged, a tensor
-that was cut, mixed up or never written differs by as much as it is large: that is what the limits tell apart.
+A quantized weight differs from its source by about what its type loses. A row or a tensor that was cut, mixed up or
+never written differs by as much as it is large: that is what the limits tell apart. Damage to a few weights of a row
+may stay below them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ _LIMITS = ((16.0, 0.01), (8.0, 0.05), (6.0, 0.1), (5.0, 0.15), (4.0, 0.3), (3.0,
 three to nine times what weights show that were trained."""
 
 _LARGEST_LIMIT = 1.0
-"""Of what has fewer bits: as wrong as a tensor of zeros."""
+"""Of what has fewer bits, and of single rows: as wrong as zeros."""
+
+_ROW = 3.0
+"""Times a tensor's limit that one of its rows may differ by."""
+
+_NEGLIGIBLE = 0.01
+"""Of a tensor's root mean square: smaller rows (pruned ones, say) are held against this, not against their own size,
+which may be less than a scale can hold."""
 
 _AGAIN = "convert again, and check the disk and the memory of this machine"
 
@@ -102,7 +110,7 @@ def _difference(path: Path, tensor: Any, source: Any) -> float:
     """The relative error of a tensor; 0 without a source.
 
     Raises:
-        CheckFailed: It holds a weight that is no number, or differs by more than rounding.
+        CheckFailed: It holds a weight that is no number, or it or one of its rows differs by more than rounding.
     """
     import numpy as np
 
@@ -111,7 +119,7 @@ def _difference(path: Path, tensor: Any, source: Any) -> float:
     if source is not None:
         references = source.data.reshape(-1, source.data.shape[-1])
     step = max(1, _PIECE * len(rows) // max(1, int(tensor.n_elements)))
-    wrong = size = 0.0
+    wrong, sizes = np.zeros(len(rows)), np.zeros(len(rows))  # sums of squares of each row
     for at in range(0, len(rows), step):
         values = _floats(rows[at : at + step], tensor.tensor_type)
         squares = float(np.vdot(values, values))  # one pass: a sum of squares is finite only if all of them are
@@ -119,18 +127,36 @@ def _difference(path: Path, tensor: Any, source: Any) -> float:
             raise CheckFailed(f"{tensor.name} of {path.name} holds weights that are no numbers", _AGAIN)
         if references is not None:
             expected = _floats(references[at : at + step], source.tensor_type)
-            size += float(np.vdot(expected, expected))
+            sizes[at : at + step] = _squares(expected)
             values -= expected
-            wrong += float(np.vdot(values, values))
-    error = math.sqrt(wrong / size) if size else math.sqrt(wrong)
+            wrong[at : at + step] = _squares(values)
+    size = float(sizes.sum())
+    error = math.sqrt(float(wrong.sum()) / (size or 1.0))
     limit = _limit(tensor)
-    if error > limit:
+    _require_less(error, limit, str(tensor.name), path, tensor)
+    least = _NEGLIGIBLE**2 * size / max(1, len(rows))
+    errors = np.sqrt(wrong / np.maximum(sizes, least or 1.0))
+    worst = int(errors.argmax()) if len(errors) else 0
+    if len(errors) > 1:
+        most = min(_ROW * limit, _LARGEST_LIMIT)
+        _require_less(float(errors[worst]), most, f"row {worst} of {tensor.name}", path, tensor)
+    return error
+
+
+def _require_less(error: float, limit: float, what: str, path: Path, tensor: Any) -> None:
+    if error >= limit:
         raise CheckFailed(
-            f"{tensor.name} of {path.name} ({tensor.tensor_type.name}) is not what it was made from: it differs by "
+            f"{what} of {path.name} ({tensor.tensor_type.name}) is not what it was made from: it differs by "
             f"{error:.0%} of its size, and rounding makes less than {limit:.0%}",
             _AGAIN,
         )
-    return error
+
+
+def _squares(rows: Any) -> Any:
+    """The sum of squares of each row."""
+    import numpy as np
+
+    return np.einsum("ij,ij->i", rows, rows)
 
 
 def _floats(rows: Any, kind: Any) -> Any:

@@ -54,6 +54,7 @@ def convert(request: gguf_converter_pb2.ConvertRequest, run: RunContext) -> Mapp
         validation=inside(artifacts, request.validation) if request.validation else None,
         facts=Facts(**_fields(request.facts)),
         spec=spec,
+        installed_in=run.roots.models if request.installs else None,
     )
     return convert_model(order, LlamaCpp.of_job(run.roots.cache, spec.llama_cpp_path), run.report).summary(artifacts)
 

@@ -32,6 +32,6 @@ def _head(path: Path) -> dict[str, Any]:
     end = next((at for at, line in enumerate(lines[1:], 1) if line.strip() == _FENCE), 0)
     try:
         head = yaml.safe_load("\n".join(lines[1:end]))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that is none
         return {}
     return head if isinstance(head, dict) else {}

@@ -12,7 +12,7 @@ from cutoff.llama_cpp.imatrix import Perplexity, importance_matrix, perplexity
 from cutoff.llama_cpp.location import LlamaCpp, allowed_folders, pinned_version
 from cutoff.llama_cpp.programs import run_program
 from cutoff.llama_cpp.quantize import Fallback, Quantized, quantize
-from cutoff.llama_cpp.server import LlamaServer, serve
+from cutoff.llama_cpp.server import LlamaServer, Predicted, serve
 
 __all__ = [
     "ChatClient",
@@ -23,6 +23,7 @@ __all__ = [
     "Message",
     "OutType",
     "Perplexity",
+    "Predicted",
     "Quantized",
     "RequestFailed",
     "allowed_folders",

@@ -189,6 +189,8 @@ class ChatClient:
             except urllib3.exceptions.HTTPError as error:
                 raise RequestFailed(f"{url} broke off its answer: {error}") from error
             except requests.ConnectionError as error:
+                if not _never_sent(error):
+                    raise RequestFailed(f"{url} broke off the connection: {error}", "see the server's log") from error
                 if pause is None:
                     raise Unavailable(
                         f"{url} cannot be reached",
@@ -213,6 +215,12 @@ class ChatClient:
 
     def _too_slow(self, url: str) -> Unavailable:
         return Unavailable(f"{url} did not answer within {self._timeout[1]:.0f} s")
+
+
+def _never_sent(error: requests.ConnectionError) -> bool:
+    """Whether no connection was made: what was sent may have been worked on, and is not sent again."""
+    cause = getattr(error.args[0], "reason", None) if error.args else None
+    return isinstance(error, requests.ConnectTimeout) or isinstance(cause, urllib3.exceptions.NewConnectionError)
 
 
 def _reason(content: bytes) -> str:

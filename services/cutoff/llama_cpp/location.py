@@ -93,9 +93,9 @@ class LlamaCpp:
         return cls.find(cache, own)
 
     def version(self) -> str:
-        """What the build calls itself: "0.3.36-cpu" for the pinned one, otherwise its folder."""
+        """What the build calls itself: "0.3.36-cpu" for the pinned one, otherwise its folder's name."""
         stamp = self.folder / "VERSION"
-        return stamp.read_text().strip() if stamp.is_file() else str(self.folder)
+        return stamp.read_text().strip() if stamp.is_file() else self.folder.resolve().name
 
 
 def allowed_folders() -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import math
 import os
 import secrets
 import socket
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,6 +51,16 @@ class _Log:
             size = os.fstat(self._file.fileno()).st_size
             text = os.pread(self._file.fileno(), 16_384, max(0, size - 16_384)).decode(errors="replace")
         return [line for line in text.splitlines() if line.strip()][-lines:]
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """The next token of a text, as a model sees it before any sampling."""
+
+    token: int
+    """The most likely one's id."""
+    logprobs: Mapping[int, float]
+    """Log probabilities (nats) of the most likely tokens by id; not a number where the model computes none."""
 
 
 class LlamaServer:
@@ -114,6 +126,30 @@ class LlamaServer:
         """
         return str(self._post("apply-template", {"messages": list(messages)})["prompt"])
 
+    def predict(self, ids: Sequence[int], tokens: int, candidates: int) -> list[Predicted]:
+        """Goes on from a text with the most likely token each time, up to the end of the turn.
+
+        Args:
+            ids: The text; nothing is added to it.
+            tokens: How many new ones at most.
+            candidates: How many of the most likely next tokens are told at each place.
+
+        Raises:
+            RequestFailed, ProgramFailed, OutOfMemory: As `complete`.
+        """
+        body = {
+            "prompt": list(ids),
+            "n_predict": tokens,
+            "n_probs": candidates,
+            "temperature": 0,
+            "cache_prompt": False,
+        }
+        places = self._post("completion", body).get("completion_probabilities", [])
+        return [
+            Predicted(int(place["id"]), {int(each["id"]): _number(each["logprob"]) for each in place["top_logprobs"]})
+            for place in places
+        ]
+
     def raise_if_dead(self, cause: CutoffError | None = None) -> None:
         """Raises what the server died of, if it did.
 
@@ -175,6 +211,11 @@ def serve(
                 return
             finally:
                 stop(process)
+
+
+def _number(value: float | None) -> float:
+    """JSON has no "not a number": llama-server writes null."""
+    return math.nan if value is None else float(value)
 
 
 def _command(llama: LlamaCpp, gguf: Path, context: int, slots: int, threads: int, devices: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ConvertRequest(_message.Message):
-    __slots__ = ("run", "spec", "merged", "model_name", "probe_questions", "calibration", "validation", "facts")
+    __slots__ = ("run", "spec", "merged", "model_name", "probe_questions", "calibration", "validation", "facts", "installs")
     RUN_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     MERGED_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class ConvertRequest(_message.Message):
     CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
+    INSTALLS_FIELD_NUMBER: _ClassVar[int]
     run: _types_pb2.RunHeader
     spec: _job_pb2.ConvertSpec
     merged: str
@@ -26,7 +27,8 @@ class ConvertRequest(_message.Message):
     calibration: str
     validation: str
     facts: ModelFacts
-    def __init__(self, run: _Optional[_Union[_types_pb2.RunHeader, _Mapping]] = ..., spec: _Optional[_Union[_job_pb2.ConvertSpec, _Mapping]] = ..., merged: _Optional[str] = ..., model_name: _Optional[str] = ..., probe_questions: _Optional[_Iterable[str]] = ..., calibration: _Optional[str] = ..., validation: _Optional[str] = ..., facts: _Optional[_Union[ModelFacts, _Mapping]] = ...) -> None: ...
+    installs: bool
+    def __init__(self, run: _Optional[_Union[_types_pb2.RunHeader, _Mapping]] = ..., spec: _Optional[_Union[_job_pb2.ConvertSpec, _Mapping]] = ..., merged: _Optional[str] = ..., model_name: _Optional[str] = ..., probe_questions: _Optional[_Iterable[str]] = ..., calibration: _Optional[str] = ..., validation: _Optional[str] = ..., facts: _Optional[_Union[ModelFacts, _Mapping]] = ..., installs: _Optional[bool] = ...) -> None: ...
 
 class ModelFacts(_message.Message):
     __slots__ = ("job", "base_model", "base_revision", "license", "cutoff", "data_sha256", "recipe")

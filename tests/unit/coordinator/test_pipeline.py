@@ -153,6 +153,7 @@ def test_base_plus_adapter_is_evaluated_when_asked_for(store, spec):
 
 def test_inputs_are_handed_on(store, spec):
     script = Script()
+    spec.train.resume_from_checkpoint = "alices/checkpoint-500"
     run_job(store, spec, script)
     by_stage = {call.request.run.key.stage: call for call in script.calls}
     assert by_stage["train"].request.model_path == "/base"
@@ -163,10 +164,12 @@ def test_inputs_are_handed_on(store, spec):
         "jobs/x/prepare/1/calibration.txt",
         "jobs/x/prepare/1/validation.txt",
     )
+    assert convert.installs == spec.install.enabled
     facts = convert.facts
     assert (facts.base_model, facts.base_revision, facts.license) == ("Qwen/Qwen2.5", "c" * 40, "mit")
     assert facts.data_sha256 == {"retain_train": "3" * 64}
     assert json.loads(facts.recipe)["train"]["lora_r"] == spec.train.lora_r
+    assert "resume_from_checkpoint" not in facts.recipe, "a path of the machine it was made on"
     assert by_stage["evaluate-base"].request.model_path == "/base"
     assert by_stage["evaluate-q8_0"].request.gguf == "a-Q8_0.gguf"
     assert by_stage["install"].request.sha256 == "1" * 64

@@ -143,6 +143,8 @@ def test_what_is_not_known_is_said_to_be_unknown() -> None:
     del made.attempts[0]
     head = card(made).partition("## ")[0]
     assert "a folder" in head
+    assert "| mine |" in head
+    assert "/models" not in head
     assert "not known" in head
     assert "no date was given" in head
     assert "carries none" in section(card(made, ""), "Prompt template")

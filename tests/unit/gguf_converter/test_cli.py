@@ -72,6 +72,19 @@ def test_bad_input_is_named_without_a_question(
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    ("output", "name", "manifest"),
+    [
+        ("out/temporal.gguf", "temporal", "temporal.convert.json"),
+        ("out/temporal-qwen2.5", "temporal-qwen2.5", "temporal-qwen2.5.convert.json"),
+        ("out/model.q4.gguf", "model.q4", "model.q4.convert.json"),
+    ],
+)
+def test_only_the_gguf_ending_is_taken_off_a_name(output: str, name: str, manifest: str) -> None:
+    assert cli.name_of(Path(output)) == name
+    assert cli.manifest_of(Path(output)) == Path("out") / manifest
+
+
 def test_the_documents_command_converts_and_installs(
     llama: LlamaCpp,
     tiny_model: Path,

@@ -17,6 +17,7 @@ from cutoff.errors import CheckFailed, DiskFull, InvalidInput, NotFound, Program
 from cutoff.gguf_converter import work
 from cutoff.gguf_converter.convert import convert_model
 from cutoff.gguf_converter.gguf_file import read_gguf
+from cutoff.gguf_converter.making import Made, Workshop
 from cutoff.gguf_converter.metadata import Facts
 from cutoff.gguf_converter.order import Order
 from cutoff.gguf_converter.quant_types import QUANTIZATIONS, file_name, size_at_most
@@ -118,6 +119,7 @@ def test_each_check_is_a_row_with_its_figure_and_time(
     assert rows.keys() == {
         ("weights", "all"),
         ("tokens", "all"),
+        ("predictions", "f16"),
         *((name, target) for name in each for target in ("f16", "q8_0", "q4_k_m")),
         *((name, target) for name in ("size",) for target in ("q8_0", "q4_k_m")),
         *(("sha256", file_name("tiny", target)) for target in ("q8_0", "q4_k_m")),
@@ -139,6 +141,25 @@ def test_each_check_is_a_row_with_its_figure_and_time(
         assert said["cutoff.data.retain_train.sha256"] == "1" * 64
         assert json.loads(said["cutoff.recipe"]) == {"train": {"epochs": 3}}
         assert said["general.base_model.0.repo_url"] == "https://huggingface.co/Qwen/Qwen2.5"
+
+
+def test_a_file_that_predicts_something_else_is_not_published(
+    llama: LlamaCpp, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conversion that mixes up the rotary halves: all weights are there and finite, and it answers."""
+    honest = Workshop.write_floats
+
+    def wrong(workshop: Workshop, quant_type: QuantType, path: Path, whole: Path | None = None) -> Made:
+        made = honest(workshop, quant_type, path, whole)
+        query = next(each for each in GGUFReader(path, "r+").tensors if each.name == "blk.0.attn_q.weight")
+        query.data[:] = query.data[::-1].copy()
+        query.data.flush()
+        return made
+
+    monkeypatch.setattr(Workshop, "write_floats", wrong)
+    with pytest.raises(CheckFailed, match="predicts other tokens than merged"):
+        convert_model(order(model, tmp_path / "out", "f16", "q8_0"), llama, silent())
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_what_cannot_be_measured_is_said(llama: LlamaCpp, model: Path, tmp_path: Path) -> None:
@@ -167,12 +188,24 @@ def test_the_16_bit_file_stays_when_asked_and_goes_with_the_last_type_otherwise(
 
 
 def test_weights_beyond_f16_become_bf16(llama: LlamaCpp, model: Path, tmp_path: Path) -> None:
-    change_weights(model, lambda name, tensor: tensor.mul_(1e6) if name.endswith("q_proj.weight") else None)
-    with pytest.raises(Refused, match="q_proj") as caught:
+    def rescale(name: str, tensor: Any) -> None:  # one feature, so that the model stays what it is
+        if name.endswith("up_proj.weight"):
+            tensor[0] *= 2**21
+        elif name.endswith("down_proj.weight"):
+            tensor[:, 0] /= 2**21
+
+    change_weights(model, rescale)
+    with pytest.raises(Refused, match="up_proj") as caught:
         convert_model(order(model, tmp_path / "out", "f16", "q8_0"), llama, silent())
     assert "bf16" in caught.value.remedy
     converted = convert_model(order(model, tmp_path / "out", "q8_0"), llama, silent())
     assert converted.sixteen_bit == "bf16"
+
+
+def test_a_file_that_computes_no_numbers_is_not_published(llama: LlamaCpp, model: Path, tmp_path: Path) -> None:
+    change_weights(model, lambda name, tensor: tensor.mul_(1e6) if name.endswith("q_proj.weight") else None)
+    with pytest.raises(CheckFailed, match=r"predicts other tokens than merged.* nan nats"):
+        convert_model(order(model, tmp_path / "out", "q8_0"), llama, silent())
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
@@ -300,6 +333,34 @@ def test_a_disk_that_will_not_hold_all_files_is_refused_before_work_starts(
     with pytest.raises(DiskFull, match="converting merged to f16, q4_k_m, q8_0"):
         convert_model(order(model, tmp_path / "out", "q8_0", "q4_k_m"), llama, silent())
     assert not (tmp_path / "out").exists()
+
+
+def test_the_16_bit_file_that_stays_is_no_other_output(llama: LlamaCpp, model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out/tiny-F16.gguf"
+    asked = Order(model, {"q4_k_m": output}, "tiny", tmp_path / "out/m", spec=ConvertSpec(keep_f16=True))
+    with pytest.raises(InvalidInput, match="which is the output"):
+        convert_model(asked, llama, silent())
+    assert not output.exists()
+
+
+def test_scratch_is_named_after_the_output(model: Path, tmp_path: Path) -> None:
+    """Two conversions of one model may work side by side."""
+    one, other = (Order(model, {"q4_k_m": tmp_path / name}, "tiny", tmp_path / "m") for name in ("a.gguf", "b.gguf"))
+    assert one.scratch("16-bit") == tmp_path / ".a.gguf.16-bit.partial"
+    assert one.scratch("16-bit") != other.scratch("16-bit")
+
+
+def test_a_jobs_installed_copy_needs_room_too(
+    llama: LlamaCpp, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("Usage", (), {"free": 70 << 20})  # room for the 16-bit file and one more, not for a copy
+    monkeypatch.setattr(disk_module.shutil, "disk_usage", lambda path: usage)
+    roots = Roots(tmp_path, tmp_path / "artifacts", tmp_path / "models", Roots.from_environment().cache)
+    run = RunContext(types_pb2.RunKey(job="j", stage="convert", attempt=1), tmp_path / "c", roots, (), silent())
+    spec = job_pb2.ConvertSpec(quant_types=["q8_0"])
+    request = gguf_converter_pb2.ConvertRequest(merged="merged", model_name="tiny", spec=spec, installs=True)
+    with pytest.raises(DiskFull, match="and installing it"):
+        work.convert(request, run)
 
 
 @pytest.mark.parametrize("damage", ["cut", "no config", "no weights", "no tokenizer", "missing"])

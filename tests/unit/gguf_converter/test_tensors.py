@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGUFReader
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
 from cutoff.errors import CheckFailed
 from cutoff.gguf_converter.tensors import read_tensors
@@ -48,6 +48,51 @@ def test_a_tensor_of_zeros_is_found(small: Path, tiny_f16: Path, tensor: str) ->
     damage(small, tensor, 0, bytes(size))
     with pytest.raises(CheckFailed, match=f"{tensor} .*is not what it was made from"):
         read_tensors(small, unheard, tiny_f16)
+
+
+@pytest.mark.parametrize(("quant_type", "row_bytes"), [("q8_0", 272), ("q4_0", 144), ("q4_k_m", 144)])
+def test_one_row_of_zeros_is_found(
+    llama: LlamaCpp, tiny_f16: Path, tmp_path: Path, quant_type: str, row_bytes: int
+) -> None:
+    path = tmp_path / "row.gguf"
+    quantize(llama, tiny_f16, path, quant_type, 1, unheard)
+    read_tensors(path, unheard, tiny_f16)
+    damage(path, "blk.0.ffn_up.weight", 7 * row_bytes, bytes(row_bytes))
+    with pytest.raises(CheckFailed, match=r"row 7 of blk.0.ffn_up.weight .*differs by 100%"):
+        read_tensors(path, unheard, tiny_f16)
+
+
+def test_rows_of_zeros_in_the_model_are_no_damage(llama: LlamaCpp, tiny_f16: Path, tmp_path: Path) -> None:
+    whole = Path(shutil.copy(tiny_f16, tmp_path / "whole.gguf"))
+    tensor = next(each for each in GGUFReader(whole, "r+").tensors if each.name == "blk.0.ffn_up.weight")
+    tensor.data[3], tensor.data[4] = 0, 0.25  # a feature that was pruned, and a constant one
+    tensor.data[5] = 6e-8  # the smallest f16: no scale of 4 bits holds it
+    tensor.data.flush()
+    for quant_type in ("q8_0", "q4_k_m"):
+        path = tmp_path / f"{quant_type}.gguf"
+        quantize(llama, whole, path, quant_type, 1, unheard)
+        read_tensors(path, unheard, whole)
+    damage(path, "blk.0.ffn_up.weight", 3 * 144, path.read_bytes()[-144:])
+    with pytest.raises(CheckFailed):
+        read_tensors(path, unheard, whole)
+
+
+def test_zeros_in_one_bit_are_found(tmp_path: Path) -> None:
+    """Zeros are as wrong as the largest limit."""
+    weights = np.random.default_rng(0).normal(size=256).astype(np.float16)
+    files = []
+    for name, data, kind in (
+        ("whole", weights, GGMLQuantizationType.F16),
+        ("zeros", np.zeros(50, np.uint8), GGMLQuantizationType.IQ1_S),
+    ):
+        writer = GGUFWriter(tmp_path / name, "llama")
+        writer.add_tensor("blk.0.ffn_up.weight", data[None], raw_dtype=kind)
+        for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+            write()
+        writer.close()
+        files.append(tmp_path / name)
+    with pytest.raises(CheckFailed, match=r"ffn_up.weight .*differs by 100% .* less than 100%"):
+        read_tensors(files[1], unheard, files[0])
 
 
 def test_a_scale_that_is_no_number_is_found(small: Path, tiny_f16: Path) -> None:

@@ -19,6 +19,8 @@ from cutoff.hub import license_of
         ("---\nlicense: mit\n", ""),
         ("---\n- a\n---\n", ""),
         ("---\nlicense: [\n---\n", ""),
+        ("---\nlicense: mit\ndate: 2024-13-45\n---\n", ""),
+        (f"---\nlicense: {'[' * 5000}\n---\n", ""),
         ("", ""),
     ],
 )

@@ -37,6 +37,11 @@ def test_the_pinned_build_is_found_by_its_version(tmp_path: Path) -> None:
     assert llama.version() == f"{pinned_version()}-cpu"
 
 
+def test_a_checkout_is_told_by_its_folders_name_only(tmp_path: Path) -> None:
+    """It goes into every GGUF: where it lies is nobody else's business."""
+    assert LlamaCpp.find(tmp_path, build(tmp_path / "alice/llama.cpp")).version() == "llama.cpp"
+
+
 def test_a_build_for_a_gpu_goes_before_the_one_for_the_cpu(tmp_path: Path) -> None:
     pinned(tmp_path)
     cuda = pinned(tmp_path, "cuda")
