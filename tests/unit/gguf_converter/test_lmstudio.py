@@ -206,7 +206,7 @@ PLACES = [
 def test_whatever_lm_studio_says_an_installation_goes_on(
     lmstudio: LmStudio, size: int, path: str, places: list[tuple[str | int, ...]], data: st.DataObject
 ) -> None:
-    """It is told as an error of cutoff's own, in words that can be sent on; an instance that was named does not stay loaded."""
+    """It is told as an error of cutoff's own, in words that can be sent on; a named instance does not stay loaded."""
     place, odd, status = data.draw(st.sampled_from(places)), data.draw(ODD), data.draw(st.sampled_from([200, 400]))
     real = {"models": lmstudio._list, "load": lmstudio._load, "chat": lmstudio._chat, "unload": lmstudio._unload}
     known = real[path.rpartition("/")[2]]
