@@ -93,6 +93,17 @@ def test_it_can_be_asked_for_again_later(store, below):
     assert job.attempts[-1].state == job_pb2.Attempt.STATE_SUCCEEDED
 
 
+def test_without_a_type_the_installed_one_is_meant(store, spec, monkeypatch):
+    """A job may have chosen another than its first: asked again, it changes nothing."""
+    monkeypatch.setitem(RESULTS, "install", {"path": "/models/local/m/m-Q8_0.gguf", "sha256": "2" * 64})
+    spec.install.quant = "smallest_passing"
+    job = run_job(store, spec, Script())
+    script = Script()
+    installing(store, script, (job.name, "", False))
+    assert (script.checked[0].quant_type, script.checked[0].sha256) == ("q8_0", "2" * 64)
+    assert script.calls[0].request.gguf == "a-Q8_0.gguf"
+
+
 def test_why_it_failed_is_in_the_record_and_the_job_stays_as_it_was(store, below):
     full = types_pb2.Failure(reason="DISK_FULL", message="the disk is full")
     _, job = installing(store, Script(install=[full]), (below, "", False))
