@@ -6,6 +6,7 @@ Whatever ends a run early leaves at most `.partial` names, which the service swe
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -23,6 +24,9 @@ MANIFEST = "manifest.json"
 
 _PARTIAL = ".partial"
 
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What link(2) says where a file cannot have a second name, on FAT and exFAT say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -35,17 +39,27 @@ class Published:
 
 
 @contextmanager
-def publishing(path: Path) -> Iterator[Path]:
+def publishing(path: Path, replace: bool = True) -> Iterator[Path]:
     """Yields a temporary sibling to write a file into; renames it to `path` when the block ends well.
 
-    An existing file of that name is replaced in one step. When the block raises, nothing stays.
+    When the block raises, nothing stays.
+
+    Args:
+        path: The file's name.
+        replace: Whether a file that has this name by the end of the block is replaced, in one step.
+
+    Raises:
+        AlreadyExists: There is one, and it is not to be replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial_of(path)
     try:
         yield partial
         _sync(partial)
-        partial.replace(path)
+        if replace:
+            partial.replace(path)
+        else:
+            _name_once(partial, path)
         _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
@@ -138,6 +152,24 @@ def _alone_in(partial: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _name_once(partial: Path, path: Path) -> None:
+    """Gives a file its name unless that is taken: a link, unlike a rename, never replaces anything."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        taken = True
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        taken = os.path.lexists(path)  # there is no better way on such a file system
+        if not taken:
+            partial.rename(path)
+    else:
+        taken = False
+    if taken:
+        raise AlreadyExists(f"{path} was put there meanwhile; it stays as it is", "move it away, and try again")
 
 
 def _write_manifest(folder: Path, hashed: Mapping[str, str]) -> None:

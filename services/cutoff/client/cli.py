@@ -207,7 +207,7 @@ def cancel(
 @app.command()
 def install(
     job: JobName,
-    quant: Annotated[str, typer.Option(help="One of the job's quantization types [its first].")] = "",
+    quant: Annotated[str, typer.Option(help="One of its quantization types [the installed one, or the first].")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of another model.")] = False,
     artifacts: Artifacts = None,
     models: Models = None,

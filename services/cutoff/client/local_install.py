@@ -26,7 +26,7 @@ def install_here(
     Args:
         record: The job's, as `find_record` found it.
         roots: Where its files and LM Studio's are.
-        quant_type: One of the job's; "" for the first.
+        quant_type: One of the job's; "" for the one that is installed, or else the first.
         replace: Whether another model of that name gives way.
         sink: Hears of the progress.
 

@@ -17,7 +17,7 @@ from google.protobuf import json_format
 from cutoff.coordinator.job import OPEN, attempt_of, newest_attempt
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.scheduler import Call
-from cutoff.errors import Cancelled, CutoffError, NotFound, Unavailable
+from cutoff.errors import Cancelled, CutoffError, Killed, NotFound, Unavailable
 from cutoff.rpc import error_of_failure, failure_of
 from cutoff.telemetry import logger
 from cutoff.telemetry.metrics import stage_kind
@@ -119,12 +119,29 @@ class Attempts:
             return json_format.MessageToDict(newest.result)
 
         async def once() -> Result:
-            last = await self._drive(await self._open(stage), request(), gpus)
-            if last.HasField("failed"):
-                raise error_of_failure(last.failed)
-            return json_format.MessageToDict(last.finished.result)
+            return _result(await self._drive(await self._open(stage), request(), gpus))
 
         return await patiently(once, f"{self._name} {stage}")
+
+    async def follow(self, key: types_pb2.RunKey, request: Any) -> Result:
+        """Attaches to the run of an open attempt, and begins none.
+
+        Args:
+            key: The attempt's.
+            request: Of the stage's kind; what it asks for is known to the run alone.
+
+        Raises:
+            Killed: The run is no more.
+            CutoffError: Why it failed.
+        """
+
+        async def once() -> Result:
+            runs: Sequence[run_pb2.Run] = await self._services.list_runs(self._services.addresses.of_stage(key.stage))
+            if not any(run.key == key for run in runs):
+                raise Killed("the run was lost with its service; whether it was done is not known", "ask for it again")
+            return _result(await self._drive(key, request, gpus=0))
+
+        return await patiently(once, f"following {self._name} {key.stage}")
 
     async def cancel_open(self) -> None:
         """Stops every attempt that is open, and records that.
@@ -194,6 +211,18 @@ class Attempts:
 
     def _job(self) -> job_pb2.Job:
         return self._journal.store.get(self._name)
+
+
+def _result(last: types_pb2.Event) -> Result:
+    """What a run's last event says came of it.
+
+    Raises:
+        CutoffError: It failed.
+    """
+    if last.HasField("failed"):
+        raise error_of_failure(last.failed)
+    fields: Result = json_format.MessageToDict(last.finished.result)
+    return fields
 
 
 async def patiently(once: Callable[[], Awaitable[T]], what: str) -> T:

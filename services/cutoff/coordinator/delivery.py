@@ -12,6 +12,9 @@ from cutoff.coordinator.job import TERMINAL, newest_attempt
 from cutoff.errors import AlreadyExists, Fault, InvalidInput, Refused
 from cutoff.v1 import gguf_converter_pb2, job_pb2
 
+_SMALLEST = "smallest_passing"
+"""Of install.quant: which type it will be is known after the evaluation."""
+
 
 def require_name(job: job_pb2.Job, unfinished: Iterable[job_pb2.Job]) -> None:
     """Refuses a job that would install under the name of one before it that has not ended yet.
@@ -33,22 +36,22 @@ def require_name(job: job_pb2.Job, unfinished: Iterable[job_pb2.Job]) -> None:
         )
 
 
+def check_requests(spec: job_pb2.JobSpec) -> list[gguf_converter_pb2.CheckInstallRequest]:
+    """Asks, before any work, whether a job's model could be installed: one question per type that may be chosen."""
+    types = spec.convert.quant_types
+    return [_check(spec, spec.install, name) for name in (types if spec.install.quant == _SMALLEST else types[:1])]
+
+
 def check_request(
-    spec: job_pb2.JobSpec, install: gguf_converter_pb2.InstallRequest | None = None
+    spec: job_pb2.JobSpec, install: gguf_converter_pb2.InstallRequest
 ) -> gguf_converter_pb2.CheckInstallRequest:
-    """Asks whether a job's model could be installed.
+    """Asks whether just this could be installed.
 
     Args:
         spec: The job's.
-        install: What is to be installed, when there is something already.
+        install: What is to be installed: there is something already.
     """
-    request = gguf_converter_pb2.CheckInstallRequest(
-        spec=spec.install, llama_cpp_path=spec.convert.llama_cpp_path, quant_type=spec.convert.quant_types[0]
-    )
-    if install is not None:
-        request.spec.CopyFrom(install.spec)
-        request.quant_type, request.sha256 = install.quant_type, install.sha256
-    return request
+    return _check(spec, install.spec, install.quant_type, install.sha256)
 
 
 def install_request(job: job_pb2.Job, quant_type: str = "", replace: bool = False) -> gguf_converter_pb2.InstallRequest:
@@ -56,7 +59,7 @@ def install_request(job: job_pb2.Job, quant_type: str = "", replace: bool = Fals
 
     Args:
         job: Has converted.
-        quant_type: Which; the first of the job by default.
+        quant_type: Which; by default the one that is installed, or else the first of the job.
         replace: Whether another model of that name gives way; install.replace of the job says so too.
 
     Raises:
@@ -67,7 +70,8 @@ def install_request(job: job_pb2.Job, quant_type: str = "", replace: bool = Fals
     if converted is None or converted.state != job_pb2.Attempt.STATE_SUCCEEDED:
         raise Refused(f"{job.name} has made no GGUF that could be installed", "submit it again")
     files = {file["quant_type"]: file for file in _fields(converted.result)["files"]}
-    wanted = quant_type.lower() or job.spec.convert.quant_types[0]
+    present = [name for name, file in files.items() if file["sha256"] == job.result.installed_sha256]
+    wanted = quant_type.lower() or [*present, job.spec.convert.quant_types[0]][0]
     if wanted not in files:
         fix = f"it has: {', '.join(files)}"
         raise InvalidInput([Fault("quant_type", f"{job.name} has made no {wanted}", fix)])
@@ -134,6 +138,14 @@ def with_scores(job: job_pb2.Job, target: str, scores: Mapping[str, Any]) -> job
         json_format.ParseDict({name: value for name, value in known.items() if value is not None}, evaluation)
         job.result.evaluations.append(evaluation)
     return job
+
+
+def _check(
+    spec: job_pb2.JobSpec, install: job_pb2.InstallSpec, quant_type: str, sha256: str = ""
+) -> gguf_converter_pb2.CheckInstallRequest:
+    return gguf_converter_pb2.CheckInstallRequest(
+        spec=install, llama_cpp_path=spec.convert.llama_cpp_path, quant_type=quant_type, sha256=sha256
+    )
 
 
 def _names(job: job_pb2.Job) -> tuple[str, str]:

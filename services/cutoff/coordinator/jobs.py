@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from cutoff.coordinator import delivery
-from cutoff.coordinator.attempts import Attempts, Services
-from cutoff.coordinator.job import TERMINAL
+from cutoff.coordinator.attempts import Attempts, Result, Services
+from cutoff.coordinator.job import OPEN, TERMINAL, newest_attempt
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.pipeline import Pipeline
 from cutoff.errors import Cancelled, CutoffError, Refused
@@ -35,7 +37,7 @@ class Jobs:
         task.add_done_callback(self._ended)
 
     def take_up(self) -> None:
-        """Goes on with every job that had not ended when the coordinator went down.
+        """Goes on with every job, and every installation, that had not ended when the coordinator went down.
 
         Those that run first: they take the hardware they are on before anything else is placed.
         """
@@ -46,6 +48,13 @@ class Jobs:
         ):
             _LOG.info("taking up", job=job.name)
             self.start(job.name)
+        for job in self._journal.store.ended():
+            attempt = newest_attempt(job, "install")
+            if attempt is not None and attempt.state in OPEN:
+                _LOG.info("taking up an installation", job=job.name)
+                request = gguf_converter_pb2.InstallRequest(spec=job.spec.install)
+                attempts = Attempts(job.name, self._journal, self._services)
+                self._begin(job.name, request, partial(attempts.follow, attempt.key, request))
 
     def cancel(self, name: str) -> job_pb2.Job:
         """Asks a job to stop; one that has ended, or is being cancelled, is returned as it is.
@@ -81,10 +90,7 @@ class Jobs:
             check = delivery.check_request(job.spec, request)
             await self._services.check_install(self._services.addresses.gguf_converter, check)
             if not self._joins(name, request):  # another call may have been faster
-                self._installing[name] = request
-                self._journal.reopen(name)
-                self._tasks[name] = asyncio.create_task(self._install(name, request), name=name)
-                self._tasks[name].add_done_callback(self._installed)
+                self._begin(name, request, partial(self._anew, name, request))
         return job
 
     async def uninstall(self, name: str) -> job_pb2.Job:
@@ -92,13 +98,15 @@ class Jobs:
 
         Raises:
             NotFound: There is no such job.
-            Refused: It has not ended, is being installed, or its file was changed since.
+            Refused: It has not ended, is being installed or uninstalled, or its file was changed since.
             CutoffError: It cannot be removed.
         """
         job = self._journal.store.get(name)
         delivery.require_ended(job)
         if name in self._installing:
             raise Refused(f"{name} is being installed", "wait for that (cutoff watch)")
+        if name in self._uninstalling:
+            raise _being_removed(name)
         if not job.result.installed_sha256:
             return job
         self._uninstalling.add(name)
@@ -115,21 +123,32 @@ class Jobs:
             Refused: Something else of the job is, or what it installed is being removed.
         """
         if name in self._uninstalling:
-            raise Refused(f"what {name} installed is being removed", "ask again in a moment")
+            raise _being_removed(name)
         present = self._installing.get(name)
         if present is not None and present != request:
             raise Refused(f"another installation of {name} is under way", "wait for that (cutoff watch)")
         return present is not None
 
-    async def _install(self, name: str, request: gguf_converter_pb2.InstallRequest) -> None:
+    def _begin(
+        self, name: str, request: gguf_converter_pb2.InstallRequest, installing: Callable[[], Awaitable[Result]]
+    ) -> None:
+        self._installing[name] = request
+        self._journal.reopen(name)
+        self._tasks[name] = asyncio.create_task(self._install(name, installing), name=name)
+        self._tasks[name].add_done_callback(self._installed)
+
+    async def _anew(self, name: str, request: gguf_converter_pb2.InstallRequest) -> Result:
         attempts = Attempts(name, self._journal, self._services)
+        await attempts.cancel_open()  # what ended without its service's word
+        return await attempts.run("install", lambda: request, anew=True)
+
+    async def _install(self, name: str, installing: Callable[[], Awaitable[Result]]) -> None:
         try:
-            await attempts.cancel_open()  # what a coordinator that is gone began
-            installed = await attempts.run("install", lambda: request, anew=True)
+            installed = await installing()
             self._journal.change(name, lambda job: delivery.with_installed(job, installed))
         except CutoffError as error:
             _LOG.warning("not installed", job=name, reason=error.reason, message=error.message)
-            attempts.give_up(error)
+            Attempts(name, self._journal, self._services).give_up(error)
 
     def _installed(self, task: asyncio.Task[None]) -> None:
         name = task.get_name()
@@ -159,3 +178,7 @@ class Jobs:
         elif self._journal.store.get(name).state == job_pb2.Job.STATE_CANCELLING:
             # Cancelled before its pipeline took its first step.
             self._journal.move(name, job_pb2.Job.STATE_CANCELLED, failure_of(Cancelled("the job was cancelled")))
+
+
+def _being_removed(name: str) -> Refused:
+    return Refused(f"what {name} installed is being removed", "ask again in a moment")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from google.protobuf import json_format
@@ -104,8 +105,9 @@ class Pipeline:
         if self._spec.install.enabled and not self._job().attempts:
             delivery.require_name(self._job(), self._journal.store.unfinished())
             address = self._services.addresses.gguf_converter
-            check, request = self._services.check_install, delivery.check_request(self._spec)
-            await patiently(lambda: check(address, request), f"{self._name} check_install")
+            for request in delivery.check_requests(self._spec):
+                check = partial(self._services.check_install, address, request)
+                await patiently(check, f"{self._name} check_install")
 
     async def _prepare(self) -> Result:
         return await self._attempts.run("prepare", lambda: trainer_pb2.PrepareRequest(spec=self._spec))

@@ -125,6 +125,13 @@ class Store:
         with Session(self._engine) as session:
             return [job_pb2.Job.FromString(row.record) for row in session.scalars(query)]
 
+    def ended(self) -> Iterator[job_pb2.Job]:
+        """The jobs that have ended, the oldest first; one at a time, for there may be many."""
+        query = select(_JobRow.record).where(_JobRow.state.in_(TERMINAL)).order_by(_JobRow.number)
+        with Session(self._engine) as session:
+            for record in session.scalars(query).yield_per(100):
+                yield job_pb2.Job.FromString(record)
+
     def count_by_state(self) -> dict[int, int]:
         """How many jobs are in each state."""
         with Session(self._engine) as session:

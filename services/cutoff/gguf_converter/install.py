@@ -7,6 +7,7 @@ only when install.replace says so (`install_checks`). What cutoff put there is w
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from cutoff.artifacts import Published, Roots, publishing, sha256_of
 from cutoff.errors import DiskFull, Refused
 from cutoff.gguf_converter.gguf_file import read_gguf
 from cutoff.gguf_converter.install_checks import ANOTHER_FOLDER, Wanted, check_folder, model_folder, to_replace
+from cutoff.gguf_converter.install_lock import alone_in
 from cutoff.gguf_converter.install_place import How, match, place
 from cutoff.gguf_converter.install_records import RECORDS, Record
 from cutoff.gguf_converter.quant_types import file_name
@@ -69,19 +71,20 @@ def install_gguf(
     folder = check_folder(models_root, spec, wanted, records)
     target = folder / file_name(spec.model_name, quant_type)
     how: How | None = None
-    with _refusals(folder), Record.locked(folder, records) as record:
-        _make_folder(folder, models_root)
+    make = lambda: _make_folder(folder, models_root)  # noqa: E731
+    with _refusals(folder), Record.locked(folder, records) as record, alone_in(folder, make):
         model_folder(models_root, spec)  # what was checked before the lock was waited for may have changed
+        _sweep(folder)
         others = to_replace(folder, spec, wanted, record)
         if not target.is_file() or target in others:
-            with publishing(target) as partial:
+            with publishing(target, spec.replace) as partial:
                 how = place(gguf, partial, wanted.sha256, models_root, report, immutable)
                 still_counts()
                 # Before the rename: a crash in between must not turn our own file into a foreign one.
                 record.add(wanted.sha256, partial)
+                others = to_replace(folder, spec, wanted, record)  # copying takes its time
         for path in others - {target}:
-            path.unlink()
-            report.log(f"removed {path}, which {target.name} takes the place of")
+            _make_way(path, target, record, report)
     installed = Installed(Published(target, target.stat().st_size, wanted.sha256), how is not None, how)
     report.log(f"installed {target} ({how})" if how else f"{target} is installed already")
     report.artifact("installed", installed.file, quant_type=quant_type)
@@ -106,7 +109,13 @@ def uninstall_gguf(models_root: Path, spec: InstallSpec, records: Path, sha256: 
     folder = model_folder(models_root, spec)
     if not folder.is_dir():
         return None
-    with _refusals(folder), Record.locked(folder, records) as record:
+    with suppress(FileNotFoundError):  # somebody else removed it meanwhile
+        return _remove(folder, spec, records, sha256)
+    return None
+
+
+def _remove(folder: Path, spec: InstallSpec, records: Path, sha256: str) -> Path | None:
+    with _refusals(folder), Record.locked(folder, records) as record, alone_in(folder):
         _sweep(folder)
         found = [path for path in sorted(folder.glob("*.gguf")) if path.is_file() and not path.is_symlink()]
         ours = next((path for path in found if record.sha256_of(path) == sha256), None)
@@ -126,15 +135,24 @@ def uninstall_gguf(models_root: Path, spec: InstallSpec, records: Path, sha256: 
 def remove_leftovers(roots: Roots, spec: InstallSpec) -> None:
     """Removes what an installation that was killed left in its model's folder.
 
-    Only under the record's lock: a partial file is of its holder. Where another installation has the lock by now,
+    Only under the locks: a partial file is of their holder. Where another installation has them by now,
     that one has removed the leftovers; where they cannot be removed, the next one will.
     """
     records = roots.artifacts / RECORDS
     with suppress(OSError, Refused):
         folder = model_folder(roots.models, spec)
         if folder.is_dir() and records.is_dir():
-            with Record.locked(folder, records, wait=False):
+            with Record.locked(folder, records, wait=False), alone_in(folder, wait=False):
                 _sweep(folder)
+
+
+def _make_way(path: Path, target: Path, record: Record, report: Reporter) -> None:
+    """Removes a file that cutoff installed before, unless it has become somebody else's meanwhile."""
+    if record.has(path):
+        path.unlink()
+        report.log(f"removed {path}, which {target.name} takes the place of")
+    elif os.path.lexists(path):
+        report.warn(f"{path} was changed while {target.name} was installed; it stays as it is")
 
 
 def _make_folder(folder: Path, models_root: Path) -> None:
@@ -149,7 +167,6 @@ def _make_folder(folder: Path, models_root: Path) -> None:
                 path.chmod(0o755)  # whatever the umask: LM Studio may run as somebody else
     except OSError as error:  # what os.access could not tell before, as on a network file system
         raise Refused(f"{folder} cannot be made: {error.strerror}", ANOTHER_FOLDER) from error
-    _sweep(folder)
 
 
 def _sweep(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from pydantic import ValidationError
 
@@ -127,7 +128,8 @@ def to_replace(folder: Path, spec: InstallSpec, wanted: Wanted, record: Record) 
     """The GGUF files that have to go when another one is installed; the same content stays as it is.
 
     A model folder holds one GGUF. With install.replace, what cutoff put there and what bears the new file's very
-    name give way; a file that somebody else put there under another name never does.
+    name give way; a file that somebody else put there under another name never does. Where the new file is there
+    already, what cutoff put beside it was left by a replacement that was killed, and gives way too.
 
     Raises:
         AlreadyExists: There is one that may not be replaced.
@@ -135,12 +137,14 @@ def to_replace(folder: Path, spec: InstallSpec, wanted: Wanted, record: Record) 
     target = folder / file_name(spec.model_name, wanted.quant_type)
     found = {path for path in folder.iterdir() if path.suffix.lower() == ".gguf"}
     others = {path for path in found if not (path == target and _is_wanted(path, wanted, record))}
+    ours = {folder / file_name(spec.model_name, name) for name in get_args(QuantType)}
+    leftovers = ours if target in found - others and record.has(target) else set()
     for path in sorted(others):
         own = record.has(path)
         owner = "was installed by cutoff" if own else "was not installed by cutoff, or was changed since"
         if path.is_dir() or not (own or path == target):
             raise AlreadyExists(f"{path} {owner}; it stays as it is", _MOVE_IT)
-        if not spec.replace:
+        if not (spec.replace or path in leftovers):
             raise AlreadyExists(f"{path} is there already; it {owner}, and stays as it is", _REPLACE)
     return others
 

@@ -1,6 +1,7 @@
 """What cutoff put into LM Studio's tree, written down outside of it: LM Studio wants nothing else in there.
 
-One record per model folder, below the artifacts root; its lock keeps two installations into one folder apart.
+One record per model folder, below the artifacts root; its lock keeps two installations that share this root apart
+(`install_lock` those that share only the folder).
 """
 
 from __future__ import annotations

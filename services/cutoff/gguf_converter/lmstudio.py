@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from cutoff.errors import CutoffError, NotFound, Unavailable
@@ -65,6 +66,8 @@ def ask_configured(spec: InstallSpec, size_bytes: int, question: str, report: Re
         verdict = Verdict("skipped", f"LM Studio was not asked to load it: {error.message}")
     except CutoffError as error:
         verdict = Verdict("failed", f"LM Studio: {error}")
+    except ValueError as error:
+        verdict = Verdict("skipped", f"LM Studio was not asked to load it: LMSTUDIO_URL or LM_API_TOKEN: {error}")
     (report.log if verdict.verdict == "answered" else report.warn)(verdict.detail)
     return verdict
 
@@ -89,14 +92,13 @@ def ask(
     base = url.rstrip("/").removesuffix("/v1").removesuffix("/api") + "/api/v1"
     with ChatClient(base, "", os.environ.get("LM_API_TOKEN", ""), timeout=_LOAD_SECONDS) as client:
         model = _listed(client, spec, size_bytes, time.monotonic() + notice_seconds)
-        key = str(model["key"])
-        with _loaded(client, key) as (instance, seconds):
+        key, others = str(model["key"]), _instances(model)
+        with _loaded(client, key, others) as (instance, seconds):
             body = {"model": instance, "input": question, "temperature": 0, "max_output_tokens": _MOST_TOKENS}
             answer = _answer(client.request("POST", f"{base}/chat", {**body, "store": False}), base)
-    others = [one["id"] for one in model.get("loaded_instances") or []]
     stale = f"; {', '.join(others)} was loaded before and may be of another file: lms unload" if others else ""
     detail = f"LM Studio loads {key} in {seconds:.1f} s and answers {question!r} with {answer!r}{stale}"
-    return Verdict("answered", detail, key, answer, seconds)
+    return Verdict("answered", _sendable(detail), _sendable(key), answer, seconds)
 
 
 def _listed(client: ChatClient, spec: InstallSpec, size_bytes: int, deadline: float) -> Mapping[str, Any]:
@@ -110,7 +112,7 @@ def _listed(client: ChatClient, spec: InstallSpec, size_bytes: int, deadline: fl
         if time.monotonic() > deadline:
             break
         time.sleep(0.5)
-    sizes = ", ".join(f"{model['key']} with {model.get('size_bytes')} bytes" for model in named)
+    sizes = _sendable(", ".join(f"{model['key']} with {model.get('size_bytes')} bytes" for model in named))
     raise NotFound(
         f"{client.url} lists {sizes or f'no model {spec.publisher}/{spec.model_name}'}, not the installed file",
         "set LM Studio to the models folder of LMSTUDIO_MODELS (its page My Models)",
@@ -119,13 +121,21 @@ def _listed(client: ChatClient, spec: InstallSpec, size_bytes: int, deadline: fl
 
 def _models(client: ChatClient) -> list[Mapping[str, Any]]:
     answer = client.request("GET", f"{client.url}/models")
-    try:
-        return [model for model in answer["models"] if model["key"] and model.get("format") == "gguf"]
-    except (KeyError, TypeError) as error:
+    models = answer.get("models") if isinstance(answer, dict) else None
+    if not isinstance(models, list):
         raise RequestFailed(
-            f"{client.url}/models did not list models: {str(answer)[:200]}",
+            f"{client.url}/models did not list models: {_shown(answer)}",
             "LMSTUDIO_URL must be that of LM Studio 0.4 or later",
-        ) from error
+        )
+    known = [model for model in models if isinstance(model, dict) and model.get("format") == "gguf"]
+    return [model for model in known if model.get("key") and isinstance(model["key"], str)]
+
+
+def _instances(model: Mapping[str, Any]) -> list[str]:
+    """The ids of a model's loaded instances; one that is not named is left out."""
+    listed = model.get("loaded_instances")
+    named = [one.get("id") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    return [str(name) for name in named if name]
 
 
 def _is(model: Mapping[str, Any], spec: InstallSpec) -> bool:
@@ -140,25 +150,45 @@ def _is(model: Mapping[str, Any], spec: InstallSpec) -> bool:
 
 
 @contextmanager
-def _loaded(client: ChatClient, key: str) -> Iterator[tuple[str, float]]:
-    """Loads an instance of a model of one's own; yields its id and the seconds that took, and unloads it."""
+def _loaded(client: ChatClient, key: str, others: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Loads an instance of a model of one's own; yields its id and the seconds that took, and unloads it.
+
+    Args:
+        client: Of LM Studio.
+        key: The model's.
+        others: The ids of the instances that were loaded before.
+    """
     started = time.monotonic()
     answer = client.request("POST", f"{client.url}/models/load", {"model": key})
     seconds = time.monotonic() - started
     instance = answer.get("instance_id") or answer.get("model_instance_id") if isinstance(answer, dict) else None
-    if not instance:
-        raise RequestFailed(f"{client.url}/models/load did not name the instance: {str(answer)[:200]}")
+    unload = partial(client.request, "POST", f"{client.url}/models/unload")
+    if not (instance and isinstance(instance, str)):
+        if key not in others:  # a model's first instance is called by its key
+            with suppress(CutoffError):
+                unload({"instance_id": key})
+        raise RequestFailed(f"{client.url}/models/load did not name the instance: {_shown(answer)}")
     try:
-        yield str(instance), seconds
+        yield instance, seconds
     finally:
-        client.request("POST", f"{client.url}/models/unload", {"instance_id": instance})
+        unload({"instance_id": instance})
 
 
 def _answer(answer: Any, base: str) -> str:
-    try:
-        said = [str(item["content"]) for item in answer["output"] if item["type"] == "message"]
-    except (KeyError, TypeError) as error:
-        raise RequestFailed(f"{base}/chat answered without output: {str(answer)[:200]}") from error
-    if not "".join(said).strip():
+    output = answer.get("output") if isinstance(answer, dict) else None
+    if not isinstance(output, list):
+        raise RequestFailed(f"{base}/chat answered without output: {_shown(answer)}")
+    messages = [item for item in output if isinstance(item, dict) and item.get("type") == "message"]
+    said = "".join(str(item.get("content") or "") for item in messages).strip()
+    if not said:
         raise RequestFailed(f"{base}/chat answered nothing")
-    return "".join(said).strip()
+    return _sendable(said)
+
+
+def _shown(answer: Any) -> str:
+    return _sendable(str(answer)[:200])
+
+
+def _sendable(text: str) -> str:
+    """A text that can be passed on: JSON may hold halves of characters, UTF-8 may not."""
+    return text.encode("utf-8", "replace").decode()

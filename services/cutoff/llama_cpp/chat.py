@@ -165,7 +165,7 @@ class ChatClient:
             raise failed(f"{url} answered {status}: {_reason(content)}")
         try:
             return json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RequestFailed(f"{url} did not answer with JSON but with: {_shown(content)!r}") from error
 
     def _not_found(self, error: _NoSuchPath) -> NotFound:
@@ -227,8 +227,9 @@ def _reason(content: bytes) -> str:
     """What an error response says; OpenAI's form is {"error": {"message": ...}}."""
     try:
         error = json.loads(content)["error"]
-        return str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, TypeError):
+        said = str(error["message"] if isinstance(error, dict) else error)
+        return said.encode("utf-8", "replace").decode()  # JSON may hold halves of characters
+    except (ValueError, KeyError, TypeError, RecursionError):
         return _shown(content)
 
 

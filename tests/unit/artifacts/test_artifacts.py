@@ -1,7 +1,9 @@
 """Publishing by rename, roots that cannot be left, room on the disk."""
 
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,37 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         raise ZeroDivisionError
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+@pytest.fixture(params=["links", "no links"])
+def links(request, monkeypatch):
+    """A file system that knows hard links, and one that does not."""
+
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if request.param == "no links":
+        monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.usefixtures("links")
+def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path):
+    path = tmp_path / "model.gguf"
+    with pytest.raises(AlreadyExists, match="meanwhile"), publishing(path, replace=False) as partial:
+        partial.write_text("ours")
+        path.write_text("theirs")
+    assert path.read_text() == "theirs"
+    assert [p.name for p in tmp_path.iterdir()] == ["model.gguf"]
+
+
+@pytest.mark.usefixtures("links")
+def test_a_file_that_replaces_nothing_appears_complete(tmp_path):
+    path = tmp_path / "model.gguf"
+    with publishing(path, replace=False) as partial:
+        partial.write_text("ours")
+        assert not path.exists()
+    assert path.read_text() == "ours"
+    assert [p.name for p in tmp_path.iterdir()] == ["model.gguf"]
 
 
 def test_a_folder_appears_with_its_manifest(tmp_path):

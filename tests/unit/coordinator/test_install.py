@@ -9,7 +9,7 @@ from cutoff.coordinator.job import OPEN
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
 from cutoff.errors import AlreadyExists, InvalidInput, NotFound, Refused
-from cutoff.v1 import job_pb2, types_pb2
+from cutoff.v1 import job_pb2, run_pb2, types_pb2
 from tests.unit.coordinator.test_pipeline import RESULTS, Script, run_job
 
 MISSED = {"sets": {"validation": {"missed_minimum": ["retain accuracy 0.5 is below 0.7"], "missed_target": []}}}
@@ -93,6 +93,17 @@ def test_it_can_be_asked_for_again_later(store, below):
     assert job.attempts[-1].state == job_pb2.Attempt.STATE_SUCCEEDED
 
 
+def test_without_a_type_the_installed_one_is_meant(store, spec, monkeypatch):
+    """A job may have chosen another than its first: asked again, it changes nothing."""
+    monkeypatch.setitem(RESULTS, "install", {"path": "/models/local/m/m-Q8_0.gguf", "sha256": "2" * 64})
+    spec.install.quant = "smallest_passing"
+    job = run_job(store, spec, Script())
+    script = Script()
+    installing(store, script, (job.name, "", False))
+    assert (script.checked[0].quant_type, script.checked[0].sha256) == ("q8_0", "2" * 64)
+    assert script.calls[0].request.gguf == "a-Q8_0.gguf"
+
+
 def test_why_it_failed_is_in_the_record_and_the_job_stays_as_it_was(store, below):
     full = types_pb2.Failure(reason="DISK_FULL", message="the disk is full")
     _, job = installing(store, Script(install=[full]), (below, "", False))
@@ -124,6 +135,60 @@ def test_what_a_lost_coordinator_began_is_stopped_first(store, below):
         job_pb2.Attempt.STATE_CANCELLED,
         job_pb2.Attempt.STATE_SUCCEEDED,
     ]
+
+
+def begun_and_left(store, name):
+    """A coordinator that goes down during an installation; the key of the attempt it leaves open."""
+
+    async def first_life():
+        script = Script(install=["hang"])
+        jobs = Jobs(Journal(store), script.services())
+        await jobs.install(name, "q8_0", False)
+        while not any(attempt.state in OPEN for attempt in store.get(name).attempts):
+            await asyncio.sleep(0.01)
+        await jobs.suspend()
+
+    asyncio.run(first_life())
+    return store.get(name).attempts[-1].key
+
+
+def taken_up(store, script, name):
+    """The job after the next coordinator has done with it what there was to do."""
+
+    async def second_life():
+        journal = Journal(store)
+        jobs = Jobs(journal, script.services())
+        jobs.take_up()
+        async for _ in journal.watch(name, 0):
+            pass
+        return await jobs.uninstall(name) if script.running else journal.current(name)
+
+    asyncio.run(asyncio.wait_for(second_life(), 30))
+    return store.get(name)
+
+
+def test_an_installation_is_taken_up_by_the_next_coordinator(store, below):
+    """Else its file would lie in LM Studio, and the job would know nothing of it."""
+    script = Script(install=["lost"])  # once, then it ends well
+    script.running = [run_pb2.Run(key=begun_and_left(store, below))]
+    job = taken_up(store, script, below)
+    assert script.stages == ["install", "install"], "it is followed, patiently"
+    assert not script.cancelled
+    assert job.attempts[-1].state == job_pb2.Attempt.STATE_SUCCEEDED
+    assert job.attempts[-1].key.attempt == 1
+    [removed] = script.uninstalled
+    assert removed.sha256 == RESULTS["install"]["sha256"]
+
+
+def test_an_installation_that_was_lost_is_not_begun_again_by_itself(store, below):
+    """What it was asked for is not known any more: the user says it again."""
+    begun_and_left(store, below)
+    script = Script()
+    job = taken_up(store, script, below)
+    assert script.calls == []
+    assert job.attempts[-1].failure.reason == "KILLED"
+    assert "ask for it again" in job.attempts[-1].failure.remedy
+    assert not job.result.installed_path
 
 
 def test_no_series_of_the_job_is_left(store, below):
@@ -204,6 +269,30 @@ def test_what_is_being_uninstalled_is_not_installed(store, spec):
         jobs = Jobs(Journal(store), script.services())
         removing = asyncio.create_task(jobs.uninstall(job.name))
         await asyncio.sleep(0)
+        with pytest.raises(Refused, match="being removed"):
+            await jobs.install(job.name, "", False)
+        go_on.set()
+        return await removing
+
+    assert not asyncio.run(main()).result.installed_path
+
+
+def test_a_second_uninstallation_meanwhile_is_refused(store, spec):
+    """Else the first to end would allow an installation while the second still removes."""
+    job = run_job(store, spec, Script())
+
+    async def main():
+        script, go_on = Script(), asyncio.Event()
+
+        async def slow(address, request):
+            await go_on.wait()
+
+        script.uninstall = slow
+        jobs = Jobs(Journal(store), script.services())
+        removing = asyncio.create_task(jobs.uninstall(job.name))
+        await asyncio.sleep(0)
+        with pytest.raises(Refused, match="being removed"):
+            await asyncio.wait_for(jobs.uninstall(job.name), 5)
         with pytest.raises(Refused, match="being removed"):
             await jobs.install(job.name, "", False)
         go_on.set()

@@ -323,6 +323,16 @@ def test_the_check_of_the_name_knows_what_will_be_installed(store, spec):
     assert (check.quant_type, check.sha256, check.spec.model_name) == ("q4_k_m", "", "temporal-unlearn")
 
 
+def test_the_check_asks_for_every_type_that_may_be_chosen(store, spec):
+    """Replacing takes a foreign file of the new one's very name only: with any type but that it would be in the way."""
+    spec.install.quant = "smallest_passing"
+    spec.install.replace = True
+    script = Script()
+    run_job(store, spec, script)
+    assert [check.quant_type for check in script.checked] == ["q4_k_m", "q8_0"]
+    assert all(check.spec.replace and not check.sha256 for check in script.checked)
+
+
 def test_a_job_that_is_taken_up_again_is_not_refused_for_its_own_model(store, spec):
     """It was installed, and the coordinator went down before that was recorded."""
 

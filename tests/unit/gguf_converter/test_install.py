@@ -1,5 +1,6 @@
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from cutoff.artifacts import Roots, sha256_of
 from cutoff.errors import AlreadyExists, CheckFailed, InvalidInput, Refused
 from cutoff.gguf_converter import install_place
 from cutoff.gguf_converter.install import Installed, install_gguf, uninstall_gguf
+from cutoff.gguf_converter.install_lock import alone_in
 from cutoff.gguf_converter.install_records import RECORDS, Record
 from cutoff.gguf_converter.service import GgufConverterServicer
 from cutoff.spec import InstallSpec
@@ -261,6 +263,24 @@ def test_a_run_that_was_killed_can_be_repeated(models: Path, install: Install, m
     assert tree(models) == ["local/temporal/temporal-Q8_0.gguf"]
 
 
+def test_a_replacement_that_was_killed_is_finished_by_whoever_asks_for_the_same_file(
+    models: Path, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two files of cutoff's own are left by nothing else; a copy that the user made of one stays."""
+    older = install(seed=1, quant_type="q4_k_m").file.path
+    with monkeypatch.context() as patch:
+        real = Path.unlink
+        patch.setattr(Path, "unlink", lambda path, **how: None if path.suffix == ".gguf" else real(path, **how))
+        install(seed=2, quant_type="q8_0")
+    mine = older.with_name("mine.gguf")
+    mine.write_bytes(older.read_bytes())
+    with pytest.raises(AlreadyExists, match=r"mine\.gguf"):
+        install(seed=2, quant_type="q8_0", spec=SPEC)
+    mine.unlink()
+    assert not install(seed=2, quant_type="q8_0", spec=SPEC).changed
+    assert tree(models) == ["local/temporal/temporal-Q8_0.gguf"]
+
+
 def test_an_attempt_that_no_longer_counts_is_stopped_before_the_rename(tmp_path: Path, models: Path) -> None:
     def fenced() -> None:
         assert tree(models) == ["local/temporal/.temporal-Q4_K_M.gguf.partial"]
@@ -270,6 +290,96 @@ def test_an_attempt_that_no_longer_counts_is_stopped_before_the_rename(tmp_path:
     with pytest.raises(Refused, match="another attempt"):
         install_gguf(gguf, "q4_k_m", models, SPEC, tmp_path / "records", silent(), still_counts=fenced)
     assert tree(models) == []
+
+
+@pytest.mark.parametrize("name", ["temporal-Q4_K_M.gguf", "mine.gguf"])
+@pytest.mark.parametrize("spec", [SPEC, REPLACING])
+def test_what_a_user_puts_there_during_the_copy_stays(
+    tmp_path: Path, models: Path, spec: InstallSpec, name: str
+) -> None:
+    """Only what has the new file's very name gives way, and only when it is to."""
+    mine = models / "local/temporal" / name
+    gguf = write_gguf(tmp_path / "a.gguf")
+
+    def meanwhile() -> None:
+        write_gguf(mine, seed=9)
+
+    def install() -> None:
+        install_gguf(gguf, "q4_k_m", models, spec, tmp_path / "records", silent(), still_counts=meanwhile)
+
+    if spec.replace and name == "temporal-Q4_K_M.gguf":
+        install()
+        assert sha256_of(mine) == sha256_of(gguf)
+        return
+    with pytest.raises(AlreadyExists, match=name):
+        install()
+    assert tree(models) == [f"local/temporal/{name}"]
+    assert sha256_of(mine) == sha256_of(write_gguf(tmp_path / "nine.gguf", seed=9))
+
+
+def test_an_older_file_that_a_user_changes_at_the_last_moment_stays(
+    models: Path, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = install(seed=1, quant_type="q4_k_m").file.path
+    real = Path.replace
+
+    def renaming(path: Path, target: Path) -> Path:
+        if target.suffix == ".gguf":
+            older.unlink()
+            write_gguf(older, seed=9)
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", renaming)
+    install(seed=2, quant_type="q8_0")
+    assert tree(models) == ["local/temporal/temporal-Q4_K_M.gguf", "local/temporal/temporal-Q8_0.gguf"]
+
+
+@pytest.mark.parametrize("again", ["a", "b"])
+def test_two_artifacts_roots_do_not_disturb_each_other_in_one_models_folder(
+    tmp_path: Path, models: Path, again: str
+) -> None:
+    """A container and a command on the host: the second waits for the first, and takes nothing from under it."""
+    ggufs = {name: write_gguf(tmp_path / f"{name}.gguf", seed) for seed, name in enumerate("ab")}
+    second: list[Installed] = []
+
+    def install(name: str, records: str, report: Reporter) -> Installed:
+        return install_gguf(ggufs[name], "q4_k_m", models, REPLACING, tmp_path / records, report)
+
+    other = threading.Thread(target=lambda: second.append(install(again, "records-2", silent())))
+
+    def sink(event: types_pb2.Event) -> None:
+        if event.progress.phase == "installing" and not other.ident:
+            other.start()
+            other.join(0.5)
+            assert other.is_alive(), "it waits"
+
+    first = install("a", "records-1", Reporter(sink))
+    other.join(30)
+    assert first.changed
+    assert second[0].changed == (again == "b")
+    assert tree(models) == ["local/temporal/temporal-Q4_K_M.gguf"]
+    assert sha256_of(first.file.path) == second[0].file.sha256
+
+
+def test_a_folder_that_is_uninstalled_while_another_root_waits_is_made_again(
+    tmp_path: Path, models: Path, install: Install
+) -> None:
+    installed = install(seed=1)
+    gguf = write_gguf(tmp_path / "b.gguf", seed=2)
+    second: list[Installed] = []
+
+    def other_root() -> None:
+        second.append(install_gguf(gguf, "q4_k_m", models, SPEC, tmp_path / "records-2", silent()))
+
+    waiting = threading.Thread(target=other_root)
+    with alone_in(folder := installed.file.path.parent):
+        installed.file.path.unlink()
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive(), "it waits"
+        folder.rmdir()
+    waiting.join(30)
+    assert second[0].changed
 
 
 class KilledRuns:

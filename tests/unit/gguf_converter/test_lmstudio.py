@@ -1,11 +1,15 @@
 """What LM Studio is asked after an installation, over HTTP with a stand-in that speaks its documented API."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cutoff.artifacts import Roots, sha256_of
-from cutoff.errors import NotFound, Unavailable
+from cutoff.errors import CutoffError, NotFound, Unavailable
 from cutoff.gguf_converter import work
 from cutoff.gguf_converter.lmstudio import Verdict, ask, ask_configured
 from cutoff.llama_cpp import RequestFailed
@@ -148,6 +152,97 @@ def test_what_lm_studio_refuses_is_told_and_fails_nothing(
     verdict, [line] = configured(lmstudio.url, monkeypatch, size)
     assert verdict.verdict == "failed"
     assert said in line.text
+    assert line.level == "WARNING"
+
+
+NAMES = (
+    "models",
+    "key",
+    "format",
+    "publisher",
+    "size_bytes",
+    "loaded_instances",
+    "id",
+    "instance_id",
+    "output",
+    "type",
+)
+ODD = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["", "gguf", "message", "\ud800"])
+    | st.text(),
+    lambda odd: st.lists(odd, max_size=3) | st.dictionaries(st.sampled_from([*NAMES, "content"]), odd, max_size=4),
+    max_leaves=8,
+)
+"""What no LM Studio should say."""
+
+
+def spoiled(answer: Any, path: Sequence[str | int], odd: Any) -> Any:
+    """An answer with something odd at one place in it."""
+    if not path:
+        return odd
+    if isinstance(answer, dict):
+        return {**answer, path[0]: spoiled(answer.get(path[0]), path[1:], odd)}
+    return [spoiled(one, path[1:], odd) for one in answer] if isinstance(answer, list) else odd
+
+
+PLACES = [
+    ("/api/v1/models", [()]),
+    ("/api/v1/models", [("models",), ("models", 0)]),
+    ("/api/v1/models", [("models", 0, field) for field in ("key", "format", "publisher", "size_bytes")]),
+    ("/api/v1/models", [("models", 0, "loaded_instances"), ("models", 0, "loaded_instances", 0)]),
+    ("/api/v1/models/load", [(), ("instance_id",)]),
+    ("/api/v1/chat", [(), ("output",), ("output", 0), ("output", 0, "content"), ("output", 0, "type")]),
+    ("/api/v1/models/unload", [()]),
+]
+
+
+@pytest.mark.parametrize(("path", "places"), PLACES)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_lm_studio_says_an_installation_goes_on(
+    lmstudio: LmStudio, size: int, path: str, places: list[tuple[str | int, ...]], data: st.DataObject
+) -> None:
+    """It is told as an error of cutoff's own, in words that can be sent on; a named instance does not stay loaded."""
+    place, odd, status = data.draw(st.sampled_from(places)), data.draw(ODD), data.draw(st.sampled_from([200, 400]))
+    real = {"models": lmstudio._list, "load": lmstudio._load, "chat": lmstudio._chat, "unload": lmstudio._unload}
+    known = real[path.rpartition("/")[2]]
+    lmstudio.loaded.clear()
+    lmstudio.answers = {path: lambda body: (status, spoiled(known(body)[1], place, odd))}
+    try:
+        said = ask(lmstudio.url, SPEC, size, QUESTION, notice_seconds=-1).detail
+    except CutoffError as error:
+        said = str(error)
+    types_pb2.LogLine(text=said)
+    if path != "/api/v1/models/load":  # it may have named another instance than the one it loaded
+        assert not any(lmstudio.loaded.values())
+
+
+def test_an_instance_that_is_not_named_is_unloaded_by_the_models_key(lmstudio: LmStudio, size: int) -> None:
+    lmstudio.answers["/api/v1/models/load"] = lambda body: (lmstudio._load(body)[0], {"status": "loaded"})
+    with pytest.raises(RequestFailed, match="did not name the instance"):
+        ask(lmstudio.url, SPEC, size, QUESTION)
+    assert lmstudio.loaded == {"temporal-unlearn": []}
+
+
+def test_somebody_elses_instance_is_never_unloaded_by_the_models_key(lmstudio: LmStudio, size: int) -> None:
+    lmstudio.loaded = {"temporal-unlearn": ["temporal-unlearn"]}
+    lmstudio.answers["/api/v1/models/load"] = lambda body: (lmstudio._load(body)[0], {"status": "loaded"})
+    with pytest.raises(RequestFailed, match="did not name the instance"):
+        ask(lmstudio.url, SPEC, size, QUESTION)
+    assert "temporal-unlearn" in lmstudio.loaded["temporal-unlearn"]
+
+
+@pytest.mark.parametrize(("url", "token"), [("http://[", ""), ("http://127.0.0.1:x", ""), ("not a url", ""), ("", "☃")])
+def test_a_variable_that_cannot_be_used_fails_nothing(
+    lmstudio: LmStudio, monkeypatch: pytest.MonkeyPatch, url: str, token: str
+) -> None:
+    monkeypatch.setenv("LM_API_TOKEN", token)
+    verdict, [line] = configured(url or lmstudio.url, monkeypatch)
+    assert verdict.verdict in ("skipped", "failed")
     assert line.level == "WARNING"
 
 
