@@ -73,6 +73,7 @@ Method = Literal["sft", "grad_ascent", "grad_diff", "npo", "simnpo", "dpo"]
 
 AttackName = Literal[
     "reworded_polite",
+    "reworded_chatty",
     "reworded_exam",
     "reworded_careless",
     "few_shot",
