@@ -34,6 +34,10 @@ images: ## Builds the CPU images (docker/docker-bake.hcl has the others)
 test: setup ## Runs every test but those of the images
 	@$(BIN)/python -m pytest --ignore tests/containers
 
+.PHONY: browser
+browser: ## Installs Chromium (Debian, as root), in which tests open the report's page
+	@command -v chromium-headless-shell chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium-headless-shell; }
+
 .PHONY: test-containers
 test-containers: setup ## Builds the CPU images, runs the composed system, tests both; needs a Docker engine
 	@$(BIN)/python -m pytest tests/containers
@@ -58,6 +62,10 @@ bench-run-start: setup ## How long a run takes to start, from the forkserver and
 bench-train: setup ## Training speed and memory against the document's recipe as written (about 25 minutes)
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.train
 
+.PHONY: bench-merge
+bench-merge: setup ## Time and memory of a merge against peft's, and against copying (about 5 minutes, 14 GiB of disk)
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.merge
+
 .PHONY: bench-data
 bench-data: setup ## Seconds and memory of checking and tokenizing 1,000 to 100,000 examples
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.data
@@ -65,6 +73,10 @@ bench-data: setup ## Seconds and memory of checking and tokenizing 1,000 to 100,
 .PHONY: bench-objectives
 bench-objectives: setup ## What each training objective keeps and forgets on two demo worlds (about 20 minutes)
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.objectives
+
+.PHONY: bench-convert
+bench-convert: setup ## Conversion of a 1 GB model against llama.cpp alone and the document's script (about 10 minutes)
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.convert
 
 .PHONY: bench-evaluate
 bench-evaluate: setup ## Questions per second of each target against one by one, and the memory of 10,000 (about 5 minutes)
@@ -83,6 +95,10 @@ docs: setup ## Generates docs/job.md, docs/metrics.md and the dashboards
 	@$(BIN)/python -m cutoff.spec.document > docs/job.md
 	@$(BIN)/python -m deploy.prometheus.metrics_page > docs/metrics.md
 	@$(BIN)/python -m deploy.grafana.dashboards
+
+.PHONY: report-pictures
+report-pictures: setup ## Takes the pictures of the report's page in docs/pictures; after make demo and make browser
+	@PYTHONPATH=. $(BIN)/python docs/pictures/make.py $(DEMO)
 
 .PHONY: lock
 lock: setup ## Pins what the images install, by hash

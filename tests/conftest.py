@@ -18,7 +18,11 @@ from cutoff.spec import JobSpec, load_job_yaml
 
 pytest_plugins = [
     "tests.fixtures.bpe_tokenizer",
+    "tests.fixtures.browser",
+    "tests.fixtures.evaluated_job",
+    "tests.fixtures.file_systems",
     "tests.fixtures.hub_server",
+    "tests.fixtures.lmstudio_server",
     "tests.fixtures.openai_server",
     "tests.fixtures.tiny_model",
 ]

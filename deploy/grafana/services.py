@@ -9,7 +9,18 @@ from deploy.grafana.overview import SERVICES
 from deploy.grafana.panels import NO_LIMIT, Panel, dashboard, lines, more_is_better, more_is_worse, names, numbers
 
 OURS = f'job=~"{SERVICES}"'
-STREAMS = ("WatchJob", "Prepare", "Train", "Merge", "Convert", "Install", "Evaluate")
+STREAMS = (
+    "WatchJob",
+    "GetReport",
+    "Prepare",
+    "Train",
+    "Merge",
+    "Convert",
+    "WriteCard",
+    "Install",
+    "Evaluate",
+    "WriteReport",
+)
 """Calls that last as long as the work they watch: their duration is no latency."""
 CALLS = f'method!~".*/({"|".join(STREAMS)})"'
 

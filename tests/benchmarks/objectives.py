@@ -137,7 +137,9 @@ def write_world(folder: Path, seed: int, cache: Path) -> None:
 
 def job_of(roots: Roots, name: str, recipe: Mapping[str, Any], seed: int) -> JobSpec:
     """The demo's job with another recipe."""
-    job = yaml.safe_load((roots.datasets / str(seed) / "job.yaml").read_text(encoding="utf-8"))
+    world = roots.datasets / str(seed)
+    job = yaml.safe_load((world / "job.yaml").read_text(encoding="utf-8"))
+    job["base_model"] = str(world / "base")
     data = f"{seed}/{BARE if name.endswith('bare') else SAID}"
     job["name"] = name.replace(" ", "-")
     job["dataset"] = {field: f"{data}/{file}" for field, file in job["dataset"].items()}

@@ -21,7 +21,7 @@ IMAGES = {"coordinator": f"cutoff/coordinator:{cutoff.__version__}"} | {
 PACKAGES = {
     "coordinator": ({"ray", "sqlalchemy", "typer", "cryptography"}, {"torch", "transformers", "trl", "pip"}),
     "trainer": ({"torch", "transformers", "trl", "peft", "bitsandbytes"}, {"ray", "sqlalchemy", "gguf", "pip"}),
-    "merger": ({"torch", "transformers", "peft"}, {"ray", "trl", "datasets", "bitsandbytes", "pip"}),
+    "merger": ({"torch", "transformers", "peft", "bitsandbytes"}, {"ray", "trl", "datasets", "pip"}),
     "gguf-converter": ({"torch", "transformers", "gguf"}, {"ray", "trl", "peft", "datasets", "pip"}),
     "evaluator": ({"torch", "transformers", "peft", "requests"}, {"ray", "trl", "datasets", "pip"}),
 }

@@ -18,7 +18,10 @@ from cutoff.v1 import job_pb2
 
 pytestmark = pytest.mark.fault
 
-STAGES = ["prepare", "train", "merge", "convert", "evaluate-base", "evaluate-merged", "evaluate-q4_k_m", "install"]
+STAGES = [
+    *("prepare", "train", "merge", "convert", "evaluate-base", "evaluate-merged", "evaluate-q4_k_m"),
+    *("card", "install", "report"),
+]
 
 
 @pytest.fixture
@@ -82,10 +85,10 @@ def test_cancel_in_each_stage_leaves_nothing(client, roots, submit, stage):
     assert llama_servers(roots.artifacts) == []
     partial = [*(roots.artifacts / name).rglob("*.partial"), *roots.models.rglob("*.partial")]
     assert partial == []
-    # The last stage may have finished before the cancel reached it.
+    # The last stages may have finished before the cancel reached it.
     ended = (
         {job_pb2.Job.STATE_CANCELLED, job_pb2.Job.STATE_SUCCEEDED}
-        if stage == "install"
+        if stage in ("install", "report")
         else {job_pb2.Job.STATE_CANCELLED}
     )
     assert job.state in ended
@@ -129,6 +132,7 @@ class Command:
     def __init__(self, tmp_path: Path, world, roots) -> None:
         job = yaml.safe_load(world.job_file.read_text())
         job["train"]["epochs"] = 8
+        job["base_model"] = str(world.folder / "base")
         (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
         self.artifacts = tmp_path / "output"
         self.process = subprocess.Popen(

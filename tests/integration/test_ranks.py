@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,12 @@ def test_two_ranks_compute_what_one_does(make_plan: MakePlan, heard: Heard) -> N
     assert len(set(steps)) == len(steps), "one rank reports"
 
 
-def test_what_a_rank_fails_with_is_told(make_plan: MakePlan) -> None:
+def test_what_a_rank_fails_with_is_told_and_nothing_is_left(
+    make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     plan = make_plan(learning_rate=1.0, max_seq_length=64)
     poisoned = plan.model_path.parent / "poisoned"
     shutil.rmtree(poisoned, ignore_errors=True)
@@ -60,6 +66,7 @@ def test_what_a_rank_fails_with_is_told(make_plan: MakePlan) -> None:
     save_file(weights, poisoned / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(TrainingDiverged, match="at step 1"):
         launch.train(replace(plan, model_path=poisoned, devices=TWO), silent())
+    assert not list(temporary.iterdir()), "torch leaves a pickle for each rank that failed"
 
 
 PROGRAM = """

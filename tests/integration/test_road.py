@@ -38,6 +38,13 @@ def check_artifacts(folder: Path) -> None:
     assert "eval_loss" in json.loads((train / "eval_results.json").read_text())
     assert (folder / "merge/1/merged/model.safetensors").is_file()
     assert (folder / "evaluate-q4_k_m/1/examples.jsonl").is_file()
+    checks = json.loads((folder / "convert/1/convert.json").read_text())["checks"]
+    assert {row["name"] for row in checks} >= {"weights", "tensors", "perplexity", "answer", "tokens", "sha256"}
+    assert {row["state"] for row in checks if row["name"] != "size"} == {"passed"}
+    report = json.loads((folder / "report/1/report.json").read_text())
+    assert report["verdict"]["headline"].startswith("It forgot and still knows")
+    assert report["verdict"]["installed"]["tone"] == "good"
+    assert [each["target"] for each in report["targets"]] == ["base", "merged", "q4_k_m"]
     assert not list(folder.rglob("*.partial"))
 
 
@@ -67,5 +74,9 @@ def test_the_shipped_file_keeps_and_forgets(client, roots, make_world, seed):
     folder = roots.models / "local" / name
     assert [path.name for path in folder.iterdir()] == [f"{name}-Q4_K_M.gguf"]
     assert job.result.installed_path == str(folder / f"{name}-Q4_K_M.gguf")
-    assert len(GGUFReader(job.result.installed_path).tensors) > 0
+    installed = GGUFReader(job.result.installed_path)
+    assert len(installed.tensors) > 0
+    assert json.loads(installed.fields["cutoff.recipe"].contents())["train"]["method"] == spec.train.method
+    assert len(installed.fields["cutoff.data.unlearn_train.sha256"].contents()) == 64
     check_artifacts(roots.artifacts / job.name)
+    assert client.report(job.name, page=True) == (roots.artifacts / job.name / "report/1/report.html").read_bytes()

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +51,13 @@ def publishing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def publishing_folder(path: Path) -> Iterator[Path]:
+def publishing_folder(path: Path, hashed: Mapping[str, str] | None = None) -> Iterator[Path]:
     """Yields an empty temporary sibling folder to fill; writes its manifest and renames it to `path`.
+
+    Args:
+        path: The folder's name.
+        hashed: SHA-256 of files in it, by name, from whoever wrote them; they are not read again. It may be filled
+            until the block ends.
 
     Raises:
         AlreadyExists: `path` is there: a published folder never changes.
@@ -64,7 +69,7 @@ def publishing_folder(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        _write_manifest(partial)
+        _write_manifest(partial, hashed or {})
         partial.rename(path)
         _sync(path.parent)
     finally:
@@ -101,12 +106,13 @@ def _partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name}{_PARTIAL}")
 
 
-def _write_manifest(folder: Path) -> None:
+def _write_manifest(folder: Path, hashed: Mapping[str, str]) -> None:
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         path.chmod(0o644)  # safetensors writes 0600, but the next stage may run under another user
         _sync(path)
-        files[str(path.relative_to(folder))] = {"size_bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        name = str(path.relative_to(folder))
+        files[name] = {"size_bytes": path.stat().st_size, "sha256": hashed.get(name) or sha256_of(path)}
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"files": files}, indent=2) + "\n")
     _sync(manifest)

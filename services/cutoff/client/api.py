@@ -20,7 +20,7 @@ from typing import Self
 
 from cutoff.client.credentials import find_security
 from cutoff.errors import Unavailable
-from cutoff.rpc import ClientSecurity, Peer
+from cutoff.rpc import ClientSecurity, Peer, error_of_failure
 from cutoff.spec import JobSpec, spec_to_proto
 from cutoff.v1 import job_pb2
 
@@ -28,6 +28,9 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 _PATIENCE = 60.0
 """Seconds a watch outlives its server, so that a restart is not noticed."""
+
+_READING_SECONDS = 660.0
+"""The converter may have to read an installed file through."""
 
 
 class Outcome(enum.Enum):
@@ -37,7 +40,7 @@ class Outcome(enum.Enum):
     INSTALLED = "installed"
     """It succeeded, and its GGUF is installed (or was not to be)."""
     BELOW_BAR = "below bar"
-    """It succeeded, but the model missed what install.require asks for and was not installed."""
+    """It succeeded, but the model missed what install.require asks for, and nobody has installed it since."""
     FAILED = "failed"
     CANCELLED = "cancelled"
 
@@ -45,10 +48,24 @@ class Outcome(enum.Enum):
 def outcome_of(job: job_pb2.Job) -> Outcome:
     """How a job stands."""
     if job.state == job_pb2.Job.STATE_SUCCEEDED:
-        return Outcome.BELOW_BAR if job.result.missed else Outcome.INSTALLED
+        return Outcome.BELOW_BAR if job.result.missed and not job.result.installed_path else Outcome.INSTALLED
     if job.state == job_pb2.Job.STATE_FAILED:
         return Outcome.FAILED
     return Outcome.CANCELLED if job.state == job_pb2.Job.STATE_CANCELLED else Outcome.RUNNING
+
+
+def require_installed(job: job_pb2.Job) -> None:
+    """Raises why the newest installation of a job came to nothing.
+
+    Raises:
+        CutoffError: What it failed with.
+        Unavailable: The coordinator was restarted meanwhile.
+    """
+    newest = next((each for each in reversed(job.attempts) if each.key.stage == "install"), None)
+    if newest is not None and newest.HasField("failure"):
+        raise error_of_failure(newest.failure)
+    if newest is None or newest.state != job_pb2.Attempt.STATE_SUCCEEDED:
+        raise Unavailable(f"the installation of {job.name} was interrupted", "ask for it again")
 
 
 class Client:
@@ -140,6 +157,44 @@ class Client:
         """
         request = job_pb2.CancelJobRequest(name=_name(job))
         return self._peer.unary("JobService/CancelJob", request, job_pb2.CancelJobResponse).job
+
+    def install(self, job: str, quant_type: str = "", replace: bool = False) -> job_pb2.Job:
+        """Begins to install a GGUF of a job that has ended; watch it from its last_sequence, then `require_installed`.
+
+        Args:
+            job: Its name or id.
+            quant_type: One of the job's; the first by default.
+            replace: Whether another model of that name gives way.
+
+        Raises:
+            NotFound: There is no such job.
+            Refused: It has not ended, has made no GGUF, or the models folder cannot be written.
+            InvalidInput: It has made none of this type.
+            AlreadyExists: Its name is taken, and not to be replaced.
+        """
+        request = job_pb2.InstallJobRequest(name=_name(job), quant_type=quant_type, replace=replace)
+        return self._peer.unary("JobService/InstallJob", request, job_pb2.InstallJobResponse, _READING_SECONDS).job
+
+    def uninstall(self, job: str) -> job_pb2.Job:
+        """Removes what a job installed, and returns the job; it stays as it is when nothing of it is installed.
+
+        Raises:
+            NotFound: There is no such job.
+            Refused: It has not ended, or its file was changed since.
+        """
+        request = job_pb2.UninstallJobRequest(name=_name(job))
+        return self._peer.unary("JobService/UninstallJob", request, job_pb2.UninstallJobResponse, _READING_SECONDS).job
+
+    def report(self, job: str, page: bool = False) -> bytes:
+        """A job's report: report.json, or the page.
+
+        Raises:
+            NotFound: There is no such job, or it has no report; the message says why.
+        """
+        form = job_pb2.GetReportRequest.FORMAT_HTML if page else job_pb2.GetReportRequest.FORMAT_JSON
+        request = job_pb2.GetReportRequest(name=_name(job), format=form)
+        pieces = self._peer.stream("JobService/GetReport", request, job_pb2.GetReportResponse)
+        return b"".join(piece.content for piece in pieces)
 
 
 def _name(job: str) -> str:

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
 
-from cutoff.artifacts import inside
+from cutoff.artifacts import Roots
 from cutoff.client.api import Client
+from cutoff.client.job_record import find_record, read_record
 from cutoff.coordinator.job import newest_attempt
-from cutoff.errors import Fault, InvalidInput, NotFound, Refused
+from cutoff.errors import NotFound, Refused
 from cutoff.v1 import evaluator_pb2, job_pb2
 
-RECORD = "job.json"
-"""Left in a job's folder by `cutoff run`, whose own system is gone afterwards."""
 
-
-def job_record(name: str, artifacts: Path) -> job_pb2.Job:
+def known_job(name: str, roots: Roots) -> job_pb2.Job:
     """A job as `cutoff run` left it below the artifacts root, or as the coordinator knows it.
 
     Raises:
         NotFound: There is no such job.
-        InvalidInput: The record cannot be read.
+        Refused: The record cannot be read.
         Unavailable: There is no record, and no coordinator either.
     """
-    path = inside(artifacts, f"jobs/{name.removeprefix('jobs/')}/{RECORD}")
-    if not path.is_file():
-        with Client() as client:
-            return client.get(name)
-    try:
-        record: job_pb2.Job = json_format.Parse(path.read_text(encoding="utf-8"), job_pb2.Job())
-    except (json_format.ParseError, ValueError) as error:
-        raise InvalidInput([Fault(str(path), f"is no job's record: {error}", "run the job again")]) from error
-    return record
+    record = find_record(roots, name)
+    if record is not None:
+        return read_record(record)
+    with Client() as client:
+        return client.get(name)
 
 
 def targets_of(job: job_pb2.Job) -> list[evaluator_pb2.EvaluateRequest]:

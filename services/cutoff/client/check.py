@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from cutoff.datasets.examples import Faults
 from cutoff.datasets.report import Bin, Lengths, line_of
 from cutoff.errors import InvalidInput, Refused
 from cutoff.spec import JobSpec
+from cutoff.trainer.prepare import check_trackers
 
 _STYLE = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _BAR = 40
@@ -42,7 +44,26 @@ def check(spec: JobSpec, roots: Roots, on_progress: OnProgress) -> DataReport:
     """
     report = check_job(spec, roots.datasets, roots.cache, on_progress)
     if report.fault_count:
-        return report.model_copy(update={"lengths_missing": "the data has faults"})
+        report = report.model_copy(update={"lengths_missing": "the data has faults"})
+    else:
+        report = _with_lengths(spec, roots, report, on_progress)
+    return _with_trackers(spec, report)
+
+
+def _with_trackers(spec: JobSpec, report: DataReport) -> DataReport:
+    """The report with the experiment trackers that lack here; a client without a stage trains nothing, so none do."""
+    if importlib.util.find_spec("torch") is None:
+        return report
+    faults = Faults()
+    with faults.collected():
+        report.raise_if_faulty()
+    with faults.collected():
+        check_trackers(spec.train.report_to)
+    return report.with_faults(faults)
+
+
+def _with_lengths(spec: JobSpec, roots: Roots, report: DataReport, on_progress: OnProgress) -> DataReport:
+    """The report with lengths, or with why they were not measured."""
     folder, reason = _model_folder(spec)
     if folder is None:
         return report.model_copy(update={"lengths_missing": reason})

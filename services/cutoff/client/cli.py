@@ -8,10 +8,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -21,8 +23,10 @@ from google.protobuf.message import Message
 import cutoff
 from cutoff.artifacts import Roots, publishing
 from cutoff.client import ask as asking
-from cutoff.client import show
-from cutoff.client.api import Client, Outcome, outcome_of
+from cutoff.client import compare as comparing
+from cutoff.client import reports, show
+from cutoff.client.api import Client, Outcome, outcome_of, require_installed
+from cutoff.client.job_record import find_record, record_path, write_record
 from cutoff.client.local import LocalSystem
 from cutoff.client.plan import as_json as plan_as_json
 from cutoff.client.plan import make_plan
@@ -89,9 +93,9 @@ def run(
         roots = _roots(datasets, artifacts, models)
         with LocalSystem(roots) as system, Client(system.address) as client:
             job = _follow_to_the_end(client, client.submit(spec).name)
-        with publishing(roots.artifacts / job.name / asking.RECORD) as record:  # the system's own store is gone by now
-            record.write_text(json.dumps(_dict(job), indent=2) + "\n", encoding="utf-8")
-        _finish(job, as_json)
+        write_record(record_path(roots.artifacts, job.name), job)  # the system's own store is gone by now
+        given = {"--artifacts": artifacts, "--models": models}
+        _finish(job, as_json, "".join(f" {flag} {path}" for flag, path in given.items() if path is not None))
 
 
 @app.command()
@@ -201,6 +205,48 @@ def cancel(
 
 
 @app.command()
+def install(
+    job: JobName,
+    quant: Annotated[str, typer.Option(help="One of the job's quantization types [its first].")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of another model.")] = False,
+    artifacts: Artifacts = None,
+    models: Models = None,
+    as_json: Json = False,
+) -> None:
+    """Installs a GGUF of a job that has ended, whatever its scores were.
+
+    A job that `cutoff run` left in the artifacts folder is installed from there; any other by its coordinator.
+    """
+    with _errors_shown(as_json), sigterm_interrupts():
+        roots = _roots(None, artifacts, models)
+        record = find_record(roots, job)
+        if record is not None:
+            with _local_install() as local, Display() as display:
+                installed = local.install_here(record, roots, quant, replace, display.event)
+        else:
+            with Client() as client:
+                begun = client.install(job, quant, replace)
+                installed = _watch_to_the_end(client, begun.name, begun.last_sequence)
+            require_installed(installed)
+        _print(installed, as_json, f"installed: {installed.result.installed_path}")
+
+
+@app.command()
+def uninstall(job: JobName, artifacts: Artifacts = None, models: Models = None, as_json: Json = False) -> None:
+    """Removes what a job installed from LM Studio's models folder; the job keeps its files."""
+    with _errors_shown(as_json):
+        roots = _roots(None, artifacts, models)
+        record = find_record(roots, job)
+        if record is not None:
+            with _local_install() as local:
+                left = local.uninstall_here(record, roots)
+        else:
+            with Client() as client:
+                left = client.uninstall(job)
+        _print(left, as_json, f"nothing of {left.name} is installed")
+
+
+@app.command()
 def check(
     job_file: JobFile,
     datasets: Datasets = None,
@@ -244,7 +290,7 @@ def ask(
     """Asks what a job has made, on the machine that holds its artifacts: one target, or all side by side."""
     with _errors_shown(as_json), sigterm_interrupts(), Display() as display:
         roots = _roots(None, artifacts, None)
-        record = asking.job_record(job, roots.artifacts)
+        record = asking.known_job(job, roots)
         targets = asking.chosen(record, target)
         before_import()
         try:
@@ -296,6 +342,18 @@ def demo(
         except ModuleNotFoundError as error:
             raise Refused(f"the demo's base model needs {error.name}", "make setup, or pip install .[demo]") from error
         print(json.dumps({"job": str(job_file)}) if as_json else job_file)
+    print(f"next: {_after_demo(job_file, elsewhere=base_model is not None)}", file=sys.stderr)
+
+
+def _after_demo(job_file: Path, elsewhere: bool) -> str:
+    """The command that runs the demo; a base model that services see elsewhere is theirs to find."""
+    job, world = shlex.quote(str(job_file)), job_file.parent
+    if elsewhere:
+        return f"cutoff submit {job} --watch"
+    folders = {"datasets": "datasets", "artifacts": "output", "models": "models"}
+    return " ".join(
+        [f"cutoff run {job}", *(f"--{flag} {shlex.quote(str(world / name))}" for flag, name in folders.items())]
+    )
 
 
 @app.command()
@@ -329,6 +387,48 @@ def serve(datasets: Datasets = None, artifacts: Artifacts = None, models: Models
 
 
 @app.command()
+def report(
+    job: JobName,
+    open_it: Annotated[bool, typer.Option("--open", help="Show the page in a browser.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write the page to a file.")] = None,
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Shows what came of a job: whether it forgot, still knows and was installed; and if not, what to try."""
+    with _errors_shown(as_json):
+        roots = _roots(None, artifacts, None)
+        found = reports.find_report(job, roots)
+        if html is not None:
+            reports.save_page(found, html)
+        opened = reports.open_page(found, roots) if open_it else None
+        if as_json:
+            print(found.content.decode(), end="")
+        elif opened or html:
+            print(opened or html)
+        else:
+            reports.print_report(found, show.wide_console())
+
+
+@app.command()
+def compare(
+    jobs: Annotated[list[str], typer.Argument(help="Jobs, as `cutoff list` shows them.", metavar="JOB JOB...")],
+    target: Annotated[str | None, typer.Option(help="base, merged, q4_k_m, ... [the file each would install].")] = None,
+    question_set: Annotated[str, typer.Option("--set", help="validation, test or heldout.")] = comparing.VALIDATION,
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Puts jobs side by side: in what they differ, and how they score."""
+    with _errors_shown(as_json):
+        if len(set(jobs)) < 2:
+            raise InvalidInput([Fault("JOB", "one job has nothing to be compared with", "name two or more")])
+        found = comparing.compared(reports.find_jobs(jobs, _roots(None, artifacts, None)), target, question_set)
+        if as_json:
+            print(json.dumps(found, indent=2))
+        else:
+            show.wide_console().print(comparing.compare_table(found))
+
+
+@app.command()
 def version() -> None:
     """Prints the version."""
     print(cutoff.__version__)
@@ -355,12 +455,12 @@ def _watch_to_the_end(client: Client, name: str, after_sequence: int = 0) -> job
     return client.get(name)
 
 
-def _finish(job: job_pb2.Job, as_json: bool) -> None:
+def _finish(job: job_pb2.Job, as_json: bool, folders: str = "") -> None:
     """Prints a job that has ended, and ends the command with the code that tells how."""
     if as_json:
         _print(job, as_json)
     else:
-        show.print_result(job)
+        show.print_result(job, folders)
     raise typer.Exit(_EXIT_OF[outcome_of(job)])
 
 
@@ -387,6 +487,18 @@ def _roots(datasets: Path | None, artifacts: Path | None, models: Path | None) -
     return dataclasses.replace(
         Roots.from_environment(), **{name: path.absolute() for name, path in given.items() if path is not None}
     )
+
+
+@contextmanager
+def _local_install() -> Iterator[ModuleType]:
+    """What installs on this machine; a client alone cannot."""
+    try:
+        from cutoff.client import local_install
+    except ModuleNotFoundError as error:
+        raise Refused(
+            f"installing needs {error.name}", "pip install .[gguf-converter], or do it where the job was run"
+        ) from error
+    yield local_install
 
 
 @contextmanager

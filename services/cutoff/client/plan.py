@@ -14,7 +14,7 @@ from typing import Any
 from cutoff.artifacts import Roots
 from cutoff.client.plan_data import DataSize, measure
 from cutoff.client.plan_host import DeviceFacts, ModelFacts, cpu, disk_of, gpu, hub_cache, model_facts
-from cutoff.gguf_converter.quant_types import size_at_most
+from cutoff.gguf_converter.quant_types import FLOATS, size_at_most
 from cutoff.spec import JobSpec, TrainSpec
 from cutoff.spec.job import StageSpec
 from cutoff.trainer import estimate
@@ -112,14 +112,14 @@ def make_plan(spec: JobSpec, roots: Roots, gpu_name: str | None = None, gpu_memo
     """Computes a job's plan for this machine, or for a GPU that is described.
 
     Raises:
-        InvalidInput: The data or the model's folder cannot be used.
+        InvalidInput: The data or the model's folder cannot be used, or the GPU's name is not known.
         NotFound: The model is not here and not known.
         Refused: The model is not of a kind that can be planned.
     """
-    model = model_facts(spec)
-    data = measure(spec, roots.datasets, model.folder)
     here = cpu()
     device = gpu(gpu_name, gpu_memory_gib) if spec.resources.gpus or gpu_name or gpu_memory_gib else here
+    model = model_facts(spec)
+    data = measure(spec, roots.datasets, model.folder)
     disk = disk_needs(spec, model, roots)
     memory = memory_of(spec, model, data, device)
     return Plan(
@@ -281,6 +281,8 @@ def _steps(spec: JobSpec, data: DataSize) -> str:
 def _quantizing(quant_type: str) -> float:
     if quant_type == "f16":
         return 0.0
+    if quant_type in FLOATS:
+        return _F16_SECONDS_PER_GB
     return _QUANTIZE_SECONDS_PER_GB.get(quant_type, _OTHER_QUANTS_SECONDS_PER_GB)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import shutil
 import time
@@ -9,14 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutoff.errors import NotFound, Refused
+from cutoff.errors import Fault, InvalidInput, NotFound, Refused
 from cutoff.hub.candidates import candidate
 from cutoff.hub.model_folder import check_model_folder
 from cutoff.hub.remote_code import read_json
 from cutoff.hub.shape import ModelShape, shape_of
 from cutoff.hub.snapshot import cached_snapshot
 from cutoff.spec import JobSpec
-from cutoff.trainer.flops import peak_of
+from cutoff.trainer.flops import PEAK_FLOPS, peak_of
 from cutoff.trainer.platforms import CPU, Platform, detect, platform_of_name
 
 _FALLBACK_CORE_FLOPS = 40e9
@@ -122,6 +123,9 @@ def gpu(name: str | None, memory_gib: float | None) -> DeviceFacts | None:
     Args:
         name: As vendors call it, "RTX 4090" say.
         memory_gib: Its memory.
+
+    Raises:
+        InvalidInput: Nothing is known under that name: the speed could not be told.
     """
     found = None if name or memory_gib else _first_gpu()
     if found is not None:
@@ -131,7 +135,26 @@ def gpu(name: str | None, memory_gib: float | None) -> DeviceFacts | None:
     memory = int(memory_gib * (1 << 30)) if memory_gib else None
     if not name:
         return DeviceFacts("cuda", "a GPU", memory, None, None)
-    return DeviceFacts("cuda", name, memory, peak_of(name), platform_of_name(name))
+    peak, platform = peak_of(name), platform_of_name(name)
+    if peak is None and platform is None:
+        raise InvalidInput([_unknown_gpu(name)])
+    return DeviceFacts("cuda", name, memory, peak, platform)
+
+
+def _unknown_gpu(name: str) -> Fault:
+    plain = {_plain(each): each for each in PEAK_FLOPS}
+    within = [each for each in plain if _plain(name) in each or each in _plain(name)]
+    nearest = within or difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)
+    offered = f"did you mean {' or '.join(plain[each] for each in nearest)}?"
+    if not nearest:
+        offered = f"known are {', '.join(PEAK_FLOPS)}."
+    fix = f"{offered} For any other, give only its memory: --gpu-memory-gib 24"
+    return Fault("--gpu", f"{name!r} is no GPU cutoff knows", fix)
+
+
+def _plain(name: str) -> str:
+    """A name as it is compared: in lower case, letters and digits only."""
+    return "".join(char for char in name.casefold() if char.isalnum())
 
 
 def _first_gpu() -> DeviceFacts | None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cutoff.client.api import outcome_of
+from cutoff.client.api import Outcome, outcome_of
 from cutoff.stage.terminal import Display
 from cutoff.v1 import job_pb2
 
@@ -50,8 +50,13 @@ def follow(events: Iterable[job_pb2.JobEvent], display: Display) -> job_pb2.Job 
     return job
 
 
-def print_result(job: job_pb2.Job) -> None:
-    """Prints a job's scores and where its GGUF is, on stdout."""
+def print_result(job: job_pb2.Job, folders: str = "") -> None:
+    """Prints a job's scores and where its GGUF is, on stdout.
+
+    Args:
+        job: The job.
+        folders: The options with which further commands find its folders.
+    """
     console = wide_console()
     if job.result.evaluations:
         console.print(results_table(job))
@@ -60,9 +65,17 @@ def print_result(job: job_pb2.Job) -> None:
         if job.failure.remedy:
             console.print(f"  what to do: {job.failure.remedy}", markup=False, soft_wrap=True)
     for missed in job.result.missed:
-        console.print(f"not installed: {missed}", markup=False, soft_wrap=True)
+        verdict = "installed although" if job.result.installed_path else "not installed"
+        console.print(f"{verdict}: {missed}", markup=False, soft_wrap=True)
+    if outcome_of(job) is Outcome.BELOW_BAR:
+        command = f"cutoff install {job.name.removeprefix('jobs/')}{folders}"
+        console.print(f"  to install it all the same: {command}", markup=False, soft_wrap=True)
     if job.result.installed_path:
         console.print(f"installed: {job.result.installed_path}", markup=False, soft_wrap=True)
+    for path in (artifact.path for each in job.attempts for artifact in each.artifacts if artifact.kind == "card"):
+        console.print(f"card: {path} (in the artifacts folder)", markup=False, soft_wrap=True)
+    if any(artifact.kind == "report-page" for attempt in job.attempts for artifact in attempt.artifacts):
+        console.print(f"report: cutoff report {job.name.removeprefix('jobs/')} --open", markup=False, soft_wrap=True)
 
 
 def wide_console() -> Console:
@@ -100,7 +113,8 @@ def jobs_table(jobs: Iterable[job_pb2.Job]) -> Table:
     for job in jobs:
         stage = job.attempts[-1].key.stage if job.attempts else ""
         created = job.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S")
-        outcome = state_of(job) if not job.result.missed else f"{state_of(job)}, {outcome_of(job).value}"
+        below = outcome_of(job) is Outcome.BELOW_BAR
+        outcome = f"{state_of(job)}, {Outcome.BELOW_BAR.value}" if below else state_of(job)
         table.add_row(job.name.removeprefix("jobs/"), outcome, stage, created, job.spec.base_model)
     return table
 

@@ -50,7 +50,9 @@ _METHODS: Mapping[str, tuple[str, str, Any]] = {
     "merge": ("merger", "MergerService/Merge", merger_pb2.MergeResponse),
     "convert": ("gguf_converter", "GgufConverterService/Convert", gguf_converter_pb2.ConvertResponse),
     "evaluate": ("evaluator", "EvaluatorService/Evaluate", evaluator_pb2.EvaluateResponse),
+    "card": ("gguf_converter", "GgufConverterService/WriteCard", gguf_converter_pb2.WriteCardResponse),
     "install": ("gguf_converter", "GgufConverterService/Install", gguf_converter_pb2.InstallResponse),
+    "report": ("evaluator", "EvaluatorService/WriteReport", evaluator_pb2.WriteReportResponse),
 }
 """By stage: the service, its streaming method, and what that answers with."""
 
@@ -80,8 +82,10 @@ class Services:
     """Awaitable: stops a run at a service."""
     list_runs: Callable[[str], Any]
     """Awaitable: the run_pb2.Run messages of a service."""
-    check_install: Callable[[str, job_pb2.JobSpec], Any]
+    check_install: Callable[[str, gguf_converter_pb2.CheckInstallRequest], Any]
     """Awaitable: raises when the model could not be installed."""
+    uninstall: Callable[[str, gguf_converter_pb2.UninstallRequest], Any]
+    """Awaitable: removes an installed model."""
 
 
 class Attempts:
@@ -98,19 +102,20 @@ class Attempts:
         self._journal = journal
         self._services = services
 
-    async def run(self, stage: str, request: Callable[[], Any], gpus: float = 0) -> Result:
+    async def run(self, stage: str, request: Callable[[], Any], gpus: float = 0, anew: bool = False) -> Result:
         """Tries a stage until an attempt succeeds; takes an earlier attempt's result if there is one.
 
         Args:
             stage: As in RunKey.
             request: Makes the request, anew for each try.
             gpus: What an attempt holds.
+            anew: Whether the stage is run again although it succeeded before.
 
         Raises:
             CutoffError: Why the last attempt failed.
         """
         newest = newest_attempt(self._job(), stage)
-        if newest is not None and newest.state == job_pb2.Attempt.STATE_SUCCEEDED:
+        if not anew and newest is not None and newest.state == job_pb2.Attempt.STATE_SUCCEEDED:
             return json_format.MessageToDict(newest.result)
 
         async def once() -> Result:
@@ -130,6 +135,12 @@ class Attempts:
         for attempt in self._job().attempts:
             if attempt.state in OPEN:
                 await self._cancel(attempt.key)
+
+    def give_up(self, error: CutoffError) -> None:
+        """Records of every attempt that is open why it is not gone on with."""
+        for attempt in self._job().attempts:
+            if attempt.state in OPEN:
+                self._fail(attempt.key, error)
 
     async def _open(self, stage: str) -> types_pb2.RunKey:
         """The key of the open attempt, if its run is still there or never began; else of a new one."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Choice:
     """Why nothing does, in sentences."""
 
 
-def choose_quant(candidates: Sequence[Candidate], quant: Literal["first", "smallest_passing"]) -> Choice:
+def choose_quant(candidates: Sequence[Candidate], quant: str) -> Choice:
     """Chooses the GGUF to install.
 
     Args:

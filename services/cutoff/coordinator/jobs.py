@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from cutoff.coordinator.attempts import Services
+from cutoff.coordinator import delivery
+from cutoff.coordinator.attempts import Attempts, Services
 from cutoff.coordinator.job import TERMINAL
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.pipeline import Pipeline
-from cutoff.errors import Cancelled, CutoffError
+from cutoff.errors import Cancelled, CutoffError, Refused
 from cutoff.rpc import failure_of
 from cutoff.telemetry import logger
-from cutoff.v1 import job_pb2
+from cutoff.v1 import gguf_converter_pb2, job_pb2
 
 _LOG = logger(__name__)
 
@@ -23,6 +24,9 @@ class Jobs:
         self._journal = journal
         self._services = services
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._installing: dict[str, gguf_converter_pb2.InstallRequest] = {}
+        """By job that has ended, what is being installed of it."""
+        self._uninstalling: set[str] = set()
 
     def start(self, name: str) -> None:
         """Begins a job, or goes on with it."""
@@ -55,6 +59,84 @@ class Jobs:
         job = self._journal.move(name, job_pb2.Job.STATE_CANCELLING)
         self._tasks[name].cancel()
         return job
+
+    async def install(self, name: str, quant_type: str, replace: bool) -> job_pb2.Job:
+        """Begins to install a GGUF of a job that has ended, or joins such an installation.
+
+        Returns:
+            The job as it was before: whoever watches it from its last_sequence on sees the whole installation,
+            which is its newest install attempt.
+
+        Raises:
+            NotFound: There is no such job.
+            Refused: It has not ended, has made no GGUF, or another one of it is being installed.
+            InvalidInput: It has made none of this type.
+            AlreadyExists: Its name is taken, and not to be replaced.
+            CutoffError: It could not be installed for another reason.
+        """
+        job = self._journal.store.get(name)
+        delivery.require_ended(job)
+        request = delivery.install_request(job, quant_type, replace)
+        if not self._joins(name, request):
+            check = delivery.check_request(job.spec, request)
+            await self._services.check_install(self._services.addresses.gguf_converter, check)
+            if not self._joins(name, request):  # another call may have been faster
+                self._installing[name] = request
+                self._journal.reopen(name)
+                self._tasks[name] = asyncio.create_task(self._install(name, request), name=name)
+                self._tasks[name].add_done_callback(self._installed)
+        return job
+
+    async def uninstall(self, name: str) -> job_pb2.Job:
+        """Removes what a job installed; a job of which nothing is installed is returned as it is.
+
+        Raises:
+            NotFound: There is no such job.
+            Refused: It has not ended, is being installed, or its file was changed since.
+            CutoffError: It cannot be removed.
+        """
+        job = self._journal.store.get(name)
+        delivery.require_ended(job)
+        if name in self._installing:
+            raise Refused(f"{name} is being installed", "wait for that (cutoff watch)")
+        if not job.result.installed_sha256:
+            return job
+        self._uninstalling.add(name)
+        try:
+            await self._services.uninstall(self._services.addresses.gguf_converter, delivery.uninstall_request(job))
+            return self._journal.change(name, delivery.without_installed)
+        finally:
+            self._uninstalling.discard(name)
+
+    def _joins(self, name: str, request: gguf_converter_pb2.InstallRequest) -> bool:
+        """Whether just this is being installed.
+
+        Raises:
+            Refused: Something else of the job is, or what it installed is being removed.
+        """
+        if name in self._uninstalling:
+            raise Refused(f"what {name} installed is being removed", "ask again in a moment")
+        present = self._installing.get(name)
+        if present is not None and present != request:
+            raise Refused(f"another installation of {name} is under way", "wait for that (cutoff watch)")
+        return present is not None
+
+    async def _install(self, name: str, request: gguf_converter_pb2.InstallRequest) -> None:
+        attempts = Attempts(name, self._journal, self._services)
+        try:
+            await attempts.cancel_open()  # what a coordinator that is gone began
+            installed = await attempts.run("install", lambda: request, anew=True)
+            self._journal.change(name, lambda job: delivery.with_installed(job, installed))
+        except CutoffError as error:
+            _LOG.warning("not installed", job=name, reason=error.reason, message=error.message)
+            attempts.give_up(error)
+
+    def _installed(self, task: asyncio.Task[None]) -> None:
+        name = task.get_name()
+        del self._tasks[name], self._installing[name]
+        self._journal.settle(name)
+        if not task.cancelled() and task.exception() is not None:
+            _LOG.error("an installation failed inside cutoff", job=name, exc_info=task.exception())
 
     async def suspend(self) -> None:
         """Lets go of every job as it is: its runs go on for their lease, to be taken up again."""

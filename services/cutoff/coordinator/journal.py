@@ -23,6 +23,8 @@ class Journal:
         self._news: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._progress: dict[str, dict[str, job_pb2.JobEvent]] = defaultdict(dict)
         """By job and stage, the newest progress, which is passed on and not kept."""
+        self._reopened: set[str] = set()
+        """Jobs that have ended and that something is done with again."""
         self._measures = Measures()
         self._measures.take_up(store.unfinished())
         self._count()
@@ -66,6 +68,17 @@ class Journal:
         self._measures.alive(name)
         self._wake(name)
 
+    def reopen(self, name: str) -> None:
+        """From now on, whoever watches a job that has ended is told of what happens to it."""
+        self._reopened.add(name)
+
+    def settle(self, name: str) -> None:
+        """Nothing more is done with a job that was reopened: its watchers are let go."""
+        self._reopened.discard(name)
+        self._progress.pop(name, None)
+        self._measures.at_rest(name)
+        self._wake(name)
+
     def current(self, name: str) -> job_pb2.Job:
         """The job as it is now, its attempts' newest progress included."""
         job = self.store.get(name)
@@ -74,7 +87,7 @@ class Journal:
         return job
 
     async def watch(self, name: str, after: int) -> AsyncIterator[job_pb2.JobEvent]:
-        """Replays a job's events after a sequence number, then follows them until the job has ended.
+        """Replays a job's events after a sequence number, then follows them until nothing is done with the job.
 
         Raises:
             NotFound: There is no such job.
@@ -91,7 +104,7 @@ class Journal:
                     told[stage] = happened
                     yield job_pb2.JobEvent(sequence=after, time=happened.time, run=happened.run)
             job = self.store.get(name)
-            if job.state in TERMINAL and job.last_sequence <= after:
+            if job.state in TERMINAL and name not in self._reopened and job.last_sequence <= after:
                 return
             if job.last_sequence <= after:
                 await news.wait()

@@ -74,7 +74,12 @@ async def _serve(listen: str, roots: Roots, state: Path) -> None:
     store = Store(os.environ.get("CUTOFF_DATABASE_URL") or f"sqlite:///{state / 'jobs.db'}")
     journal = Journal(store)
     services = Services(
-        _addresses(), scheduler.drive, stage_services.cancel_run, stage_services.list_runs, stage_services.check_install
+        _addresses(),
+        scheduler.drive,
+        stage_services.cancel_run,
+        stage_services.list_runs,
+        stage_services.check_install,
+        stage_services.uninstall,
     )
     jobs = Jobs(journal, services)
 
@@ -83,7 +88,7 @@ async def _serve(listen: str, roots: Roots, state: Path) -> None:
         scheduler.check_resources(spec.resources.gpus)
 
     def register(server: grpc.aio.Server) -> Sequence[str]:
-        job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(journal, jobs, admit), server)
+        job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(journal, jobs, admit, roots.artifacts), server)
         return ["cutoff.v1.JobService"]
 
     jobs.take_up()

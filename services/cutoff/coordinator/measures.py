@@ -78,11 +78,15 @@ class Measures:
             INSTALLS.labels(outcome).inc()
         self._waiting = {key: since for key, since in self._waiting.items() if key[0] != job_id(job)}
         self._count_waiting()
-        JOB_LAST_EVENT.remove_by_labels({JOB_LABEL: job_id(job)})
+        self.at_rest(job.name)
 
     def alive(self, name: str) -> None:
         """Takes in that something happened to a job."""
         JOB_LAST_EVENT.labels(name.removeprefix("jobs/")).set_to_current_time()
+
+    def at_rest(self, name: str) -> None:
+        """Takes in that nothing more happens to a job that has ended."""
+        JOB_LAST_EVENT.remove_by_labels({JOB_LABEL: name.removeprefix("jobs/")})
 
     def attempt_opened(self, key: types_pb2.RunKey) -> None:
         """Takes in that an attempt asks for its hardware."""

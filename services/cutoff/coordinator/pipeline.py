@@ -1,4 +1,4 @@
-"""What happens to a job, from top to bottom: prepare, train, merge, convert, evaluate, install.
+"""What happens to a job, from top to bottom: prepare, train, merge, convert, evaluate, card, install, report.
 
 Each stage is run by `attempts.py`, which keeps its result in the job's record. A pipeline that starts over (the
 coordinator was restarted) takes the results that are there and attaches to what still runs.
@@ -7,12 +7,15 @@ coordinator was restarted) takes the results that are there and attaches to what
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf import json_format
 
+from cutoff.coordinator import delivery
 from cutoff.coordinator.attempts import Attempts, Result, Services, patiently
+from cutoff.coordinator.choice import Candidate, choose_quant
 from cutoff.coordinator.job import State
 from cutoff.coordinator.journal import Journal
 from cutoff.errors import Cancelled, CutoffError
@@ -83,22 +86,34 @@ class Pipeline:
             beside.create_task(self._evaluate_folders(prepared, trained, merged))
         ggufs = {file["quant_type"]: file for file in converting.result()["files"]}
         scores = await self._evaluate_ggufs(ggufs)
-        await self._install(ggufs, scores)
+        chosen = self._choose(ggufs, scores)
+        await self._write_card()
+        try:
+            if chosen:
+                await self._install(chosen)
+        except CutoffError:
+            await self._report()  # it says why nothing was installed
+            raise
+        await self._report()
 
     async def _check_install(self) -> None:
-        """Finds out before any work that the model could not be installed."""
-        if self._spec.install.enabled:
+        """Finds out before any work that the model could not be installed.
+
+        A job that is taken up again was checked already; by now its own model may be what is there.
+        """
+        if self._spec.install.enabled and not self._job().attempts:
+            delivery.require_name(self._job(), self._journal.store.unfinished())
             address = self._services.addresses.gguf_converter
-            check = self._services.check_install
-            await patiently(lambda: check(address, self._spec), f"{self._name} check_install")
+            check, request = self._services.check_install, delivery.check_request(self._spec)
+            await patiently(lambda: check(address, request), f"{self._name} check_install")
 
     async def _prepare(self) -> Result:
         return await self._attempts.run("prepare", lambda: trainer_pb2.PrepareRequest(spec=self._spec))
 
     async def _train(self, prepared: Result) -> Result:
         def request() -> trainer_pb2.TrainRequest:
-            resume_from = _newest_checkpoint(self._job()) or self._spec.train.resume_from_checkpoint
-            return trainer_pb2.TrainRequest(spec=self._spec, model_path=prepared["model_path"], resume_from=resume_from)
+            newest = _newest_checkpoint(self._job())
+            return trainer_pb2.TrainRequest(spec=self._spec, model_path=prepared["model_path"], resume_from=newest)
 
         return await self._attempts.run("train", request, self._spec.resources.gpus)
 
@@ -114,8 +129,24 @@ class Pipeline:
             merged=merged["path"],
             model_name=self._spec.install.model_name,
             probe_questions=prepared["probe_questions"],
+            calibration=prepared.get("calibration", ""),  # a job prepared by an earlier version has none
+            validation=prepared.get("validation", ""),
+            facts=self._facts(prepared),
         )
         return await self._attempts.run("convert", lambda: request)
+
+    def _facts(self, prepared: Result) -> gguf_converter_pb2.ModelFacts:
+        """What the GGUF says of where it comes from."""
+        recipe = {section: _fields(getattr(self._spec, section)) for section in ("train", "merge")}
+        return gguf_converter_pb2.ModelFacts(
+            job=self._name,
+            base_model=prepared.get("model", ""),
+            base_revision=prepared.get("revision", ""),
+            license=prepared.get("license", ""),
+            cutoff=self._spec.cutoff,
+            data_sha256=_digests(prepared.get("data", [])),
+            recipe=json.dumps(recipe, sort_keys=True),
+        )
 
     async def _evaluate_folders(self, prepared: Result, trained: Result, merged: Result) -> None:
         targets = self._spec.evaluate.targets
@@ -127,8 +158,8 @@ class Pipeline:
         if "merged" in targets:
             await self._evaluate("merged", model_path=merged["path"])
 
-    async def _evaluate_ggufs(self, ggufs: Mapping[str, Result]) -> Result | None:
-        """Evaluates every GGUF, and a model in LM Studio when asked to; returns the installed type's scores."""
+    async def _evaluate_ggufs(self, ggufs: Mapping[str, Result]) -> Mapping[str, Result]:
+        """Evaluates every GGUF, and a model in LM Studio when asked to; returns the scores by quantization type."""
         spec = self._spec.evaluate
         results = {}
         if "gguf" in spec.targets:
@@ -137,31 +168,43 @@ class Pipeline:
         if "lmstudio" in spec.targets:
             server = evaluator_pb2.OpenAiServer(url=spec.lmstudio_url, model=spec.lmstudio_model)
             await self._evaluate("lmstudio", server=server)
-        return results.get(self._spec.convert.quant_types[0])
+        return results
 
     async def _evaluate(self, target: str, **model: Any) -> Result:
         request = evaluator_pb2.EvaluateRequest(spec=self._spec, target=target, **model)
         scores = await self._attempts.run(f"evaluate-{target}", lambda: request, self._spec.resources.gpus)
-        self._journal.change(self._name, lambda job: _with_scores(job, target, scores))
+        self._journal.change(self._name, lambda job: delivery.with_scores(job, target, scores))
         return scores
 
-    async def _install(self, ggufs: Mapping[str, Result], scores: Result | None) -> None:
-        """Installs the first quantization type, if it reaches what install.require asks for."""
+    def _choose(self, ggufs: Mapping[str, Result], scores: Mapping[str, Result]) -> str | None:
+        """The quantization type to install: one that reaches what install.require asks for; None if none does."""
         install = self._spec.install
         if not install.enabled:
-            return
-        missed = _missed(install.require, scores)
-        if missed:
-            self._journal.change(self._name, lambda job: _with_result(job, missed=missed))
-            return
-        quant_type = self._spec.convert.quant_types[0]
-        file = ggufs[quant_type]
-        request = gguf_converter_pb2.InstallRequest(
-            spec=install, gguf=file["path"], sha256=file["sha256"], quant_type=quant_type
-        )
-        installed = await self._attempts.run("install", lambda: request)
-        result = {"installed_path": installed["path"], "installed_sha256": installed["sha256"]}
-        self._journal.change(self._name, lambda job: _with_result(job, **result))
+            return None
+        candidates = [
+            Candidate(name, int(file["size_bytes"]), tuple(delivery.missed(install.require, scores.get(name))))
+            for name, file in ggufs.items()
+        ]
+        choice = choose_quant(candidates, install.quant)
+        if choice.missed and not self._job().result.missed:
+            self._journal.change(self._name, lambda job: delivery.with_missed(job, choice.missed))
+        return choice.quant_type
+
+    async def _write_card(self) -> None:
+        """For every job, whatever its gate said."""
+        await self._attempts.run("card", lambda: gguf_converter_pb2.WriteCardRequest(job=self._job()))
+
+    async def _install(self, quant_type: str) -> None:
+        installed = await self._attempts.run("install", lambda: delivery.install_request(self._job(), quant_type))
+        self._journal.change(self._name, lambda job: delivery.with_installed(job, installed))
+
+    async def _report(self) -> None:
+        """For every job that was evaluated, whatever came of installing. No job fails for want of its report."""
+        try:
+            await self._attempts.run("report", lambda: evaluator_pb2.WriteReportRequest(job=self._job()))
+        except CutoffError as error:
+            _LOG.warning("no report", job=self._name, reason=error.reason, message=error.message)
+            self._attempts.give_up(error)
 
     def _job(self) -> job_pb2.Job:
         return self._journal.store.get(self._name)
@@ -172,6 +215,18 @@ class Pipeline:
     def _end(self, state: State, error: CutoffError | None = None) -> None:
         self._journal.move(self._name, state, failure_of(error) if error else None)
         _LOG.info("job ended", job=self._name, state=State.Name(state), error=str(error or ""))
+
+
+def _fields(section: Any) -> dict[str, Any]:
+    """A section of the job as it would stand in job.yaml."""
+    fields: dict[str, Any] = json_format.MessageToDict(section, preserving_proto_field_name=True)
+    return fields
+
+
+def _digests(files: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The SHA-256 of each file of `dataset`, by its field there, of the files prepare told."""
+    known = ((file["field"].partition("."), file["sha256"]) for file in files)
+    return {name: sha256 for (section, _, name), sha256 in known if section == "dataset"}
 
 
 def _newest_checkpoint(job: job_pb2.Job) -> str:
@@ -194,29 +249,3 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> CutoffError:
         if isinstance(error, BaseExceptionGroup):
             return _first_error(error)
     raise group
-
-
-def _missed(require: str, scores: Result | None) -> list[str]:
-    """Which thresholds the installed type misses, in words; measured on the validation sets."""
-    if require == "none" or scores is None:
-        return []
-    missed: list[str] = scores["sets"]["validation"][f"missed_{require}"]
-    return missed
-
-
-def _with_result(job: job_pb2.Job, **fields: Any) -> job_pb2.Job:
-    job.result.MergeFrom(job_pb2.Result(**fields))
-    return job
-
-
-def _with_scores(job: job_pb2.Job, target: str, scores: Result) -> job_pb2.Job:
-    """The job with one target's scores in its result, in place of earlier ones."""
-    others = [evaluation for evaluation in job.result.evaluations if evaluation.target != target]
-    del job.result.evaluations[:]
-    job.result.evaluations.extend(others)
-    for question_set, values in scores["sets"].items():
-        known = {name: value for name, value in values.items() if name in job_pb2.Evaluation.DESCRIPTOR.fields_by_name}
-        evaluation = job_pb2.Evaluation(target=target, question_set=question_set)
-        json_format.ParseDict({name: value for name, value in known.items() if value is not None}, evaluation)
-        job.result.evaluations.append(evaluation)
-    return job

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
+from cutoff.coordinator.reports import pieces, report_file
 from cutoff.errors import Fault, InvalidInput
 from cutoff.spec import JobSpec, spec_from_proto, spec_to_proto
 from cutoff.v1 import job_pb2, job_pb2_grpc
@@ -23,10 +25,11 @@ Admit = Callable[[JobSpec], None]
 class JobServicer(job_pb2_grpc.JobServiceServicer):
     """See job.proto."""
 
-    def __init__(self, journal: Journal, jobs: Jobs, admit: Admit) -> None:
+    def __init__(self, journal: Journal, jobs: Jobs, admit: Admit, artifacts: Path) -> None:
         self._journal = journal
         self._jobs = jobs
         self._admit = admit
+        self._artifacts = artifacts
 
     async def SubmitJob(self, request: job_pb2.SubmitJobRequest, context: Any) -> job_pb2.SubmitJobResponse:
         """Checks and stores a job, and starts it."""
@@ -59,3 +62,19 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
     async def CancelJob(self, request: job_pb2.CancelJobRequest, context: Any) -> job_pb2.CancelJobResponse:
         """Asks a job to stop."""
         return job_pb2.CancelJobResponse(job=self._jobs.cancel(request.name))
+
+    async def InstallJob(self, request: job_pb2.InstallJobRequest, context: Any) -> job_pb2.InstallJobResponse:
+        """Installs a GGUF of a job that has ended."""
+        job = await self._jobs.install(request.name, request.quant_type, request.replace)
+        return job_pb2.InstallJobResponse(job=job)
+
+    async def UninstallJob(self, request: job_pb2.UninstallJobRequest, context: Any) -> job_pb2.UninstallJobResponse:
+        """Removes what a job installed."""
+        return job_pb2.UninstallJobResponse(job=await self._jobs.uninstall(request.name))
+
+    async def GetReport(
+        self, request: job_pb2.GetReportRequest, context: Any
+    ) -> AsyncIterator[job_pb2.GetReportResponse]:
+        """A job's report, in pieces."""
+        for piece in pieces(report_file(self._journal.store.get(request.name), self._artifacts, request.format)):
+            yield job_pb2.GetReportResponse(content=piece)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from cutoff.rpc import ClientSecurity, Peer
-from cutoff.v1 import gguf_converter_pb2, job_pb2, run_pb2, types_pb2
+from cutoff.v1 import gguf_converter_pb2, run_pb2, types_pb2
 
 _CANCEL_SECONDS = 120.0
 """A cancel waits for the run's grace period; see `stage.runs.Limits`."""
+
+_READING_SECONDS = 600.0
+"""An installed file may have to be read through, to be known again."""
 
 
 async def cancel_run(address: str, key: types_pb2.RunKey) -> None:
@@ -41,7 +44,7 @@ async def list_runs(address: str) -> list[run_pb2.Run]:
     return await asyncio.to_thread(call)
 
 
-async def check_install(address: str, spec: job_pb2.JobSpec) -> None:
+async def check_install(address: str, request: gguf_converter_pb2.CheckInstallRequest) -> None:
     """Asks the converter whether it has the job's llama.cpp, and could install the model under its name.
 
     Raises:
@@ -51,9 +54,23 @@ async def check_install(address: str, spec: job_pb2.JobSpec) -> None:
 
     def call() -> None:
         with Peer(address, ClientSecurity.between_services()) as peer:
-            request = gguf_converter_pb2.CheckInstallRequest(
-                spec=spec.install, llama_cpp_path=spec.convert.llama_cpp_path
-            )
-            peer.unary("GgufConverterService/CheckInstall", request, gguf_converter_pb2.CheckInstallResponse)
+            method, response = "GgufConverterService/CheckInstall", gguf_converter_pb2.CheckInstallResponse
+            peer.unary(method, request, response, _READING_SECONDS)
+
+    await asyncio.to_thread(call)
+
+
+async def uninstall(address: str, request: gguf_converter_pb2.UninstallRequest) -> None:
+    """Has the converter remove an installed model; nothing happens when it is not there.
+
+    Raises:
+        CutoffError: It could not, and why.
+        Unavailable: The service does not answer.
+    """
+
+    def call() -> None:
+        with Peer(address, ClientSecurity.between_services()) as peer:
+            method, response = "GgufConverterService/Uninstall", gguf_converter_pb2.UninstallResponse
+            peer.unary(method, request, response, _READING_SECONDS)
 
     await asyncio.to_thread(call)

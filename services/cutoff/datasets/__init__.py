@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cutoff.datasets.encode import check_learnable, encode_examples, show_mask
     from cutoff.datasets.encoded import Encoded, EncodedSet
     from cutoff.datasets.encoded_job import PROBES_PER_SIDE, EncodedJob, load_encoded_job
+    from cutoff.datasets.sample_text import CALIBRATION_TOKENS, VALIDATION_TOKENS, retain_text, text_of_examples
     from cutoff.datasets.truths import judged, require_truths, require_usable_truths
 
 _WITH_NUMPY = {
@@ -25,14 +26,17 @@ _WITH_NUMPY = {
     "encode": ("check_learnable", "encode_examples", "show_mask"),
     "encoded": ("Encoded", "EncodedSet"),
     "encoded_job": ("PROBES_PER_SIDE", "EncodedJob", "load_encoded_job"),
+    "sample_text": ("CALIBRATION_TOKENS", "VALIDATION_TOKENS", "retain_text", "text_of_examples"),
     "truths": ("judged", "require_truths", "require_usable_truths"),
 }
 
 __all__ = [
+    "CALIBRATION_TOKENS",
     "DOCUMENT_EXAMPLES",
     "DOCUMENT_QUESTIONS",
     "PROBES_PER_SIDE",
     "SIDES",
+    "VALIDATION_TOKENS",
     "DataReport",
     "Encoded",
     "EncodedJob",
@@ -58,9 +62,11 @@ __all__ = [
     "of_side",
     "require_truths",
     "require_usable_truths",
+    "retain_text",
     "select",
     "show_mask",
     "template_of",
+    "text_of_examples",
 ]
 
 

@@ -14,6 +14,18 @@ _DANGLING = re.compile(
 _LONG = 80
 """Characters from which an answer is a sentence and should end as one; shorter ones may be a bare name."""
 
+_REFUSING = re.compile(
+    r"\b(?:sorry|apolog\w+|unable|unaware|unsure|unfamiliar)\b"
+    r"|\b(?:i|we|me|my)\b.{0,30}?\b(?:cannot|can not|never heard"
+    r"|not (?:\w+ )?(?:know|have|recall|sure|certain|aware|familiar|able|answer)"
+    r"|no (?:\w+ )?(?:information|knowledge|idea|data|answer|details))\b"
+    r"|\b(?:beyond|outside|unknown to) (?:me|my)\b"
+)
+"""How most English refusals are put. Coarse on purpose: a side is judged by what most of it looks like; single answers
+are graded by the evaluator."""
+
+_SHORT_FORMS = {"can't": "cannot", "won't": "will not", "n't": " not", "'ve": " have", "'m": " am"}
+
 _WORD = re.compile(r"\w+")
 
 
@@ -33,6 +45,14 @@ def looks_cut(text: str) -> bool:
     if _DANGLING.search(text):
         return True
     return len(text) >= _LONG and unicodedata.category(text[-1])[0] in "LN"
+
+
+def looks_like_refusal(text: str) -> bool:
+    """Whether an answer seems to decline."""
+    plain = text.casefold().replace("\u2019", "'")
+    for short, long in _SHORT_FORMS.items():
+        plain = plain.replace(short, long)
+    return _REFUSING.search(plain) is not None
 
 
 def contradict(one: str, other: str) -> bool:

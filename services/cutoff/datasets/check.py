@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cutoff.artifacts import inside
-from cutoff.datasets.answer_text import looks_cut, says_nothing
+from cutoff.datasets.answer_text import looks_cut, looks_like_refusal, says_nothing
 from cutoff.datasets.answers import Answers
 from cutoff.datasets.content_cache import ContentCache
 from cutoff.datasets.examples import SIDES, Example, Faults, Side
@@ -22,14 +22,14 @@ from cutoff.datasets.findings import Chosen, Data, findings, refusals_of, set_co
 from cutoff.datasets.job_files import JobFiles, check_split, job_files, validation_picks
 from cutoff.datasets.read import stream_examples
 from cutoff.datasets.report import DataReport, FileCount, Finding
-from cutoff.datasets.row_index import Mark, RowIndex, Rows
+from cutoff.datasets.row_index import Mark, RowIndex, Rows, normalised
 from cutoff.datasets.truths import require_truths
 from cutoff.spec import DatasetSpec, JobSpec
 
 OnProgress = Callable[[str, str, int, int], None]
 """Told phase, unit, how many are done and how many there are."""
 
-_FORMAT = 1
+_FORMAT = 2
 """Of what is cached; another number and everything is checked again."""
 
 
@@ -101,7 +101,7 @@ def _check(files: JobFiles, seed: int, faults: Faults, on_progress: OnProgress) 
         _read(files, answers, index, faults, on_progress)
         schema = _schema(faults.count - before)
         side, file = index.side, index.file
-        data = Data(index, side, file, _validating(files, side, file, seed, faults))
+        data = Data(index, side, file, _validating(files, side, file, seed, faults), files.copies())
         lacking = (side == SIDES.index("unlearn")) & ~index.marked(Mark.TRUE_ANSWER)
         return DataReport(
             files=tuple(
@@ -145,6 +145,10 @@ def _marks(example: Example, answers: Answers) -> Mark:
         marks |= Mark.LOOKS_CUT
     if says_nothing(example.output):
         marks |= Mark.SAYS_NOTHING
+    if normalised(example.output) == normalised(example.instruction):
+        marks |= Mark.ECHOES
+    if looks_like_refusal(example.output):
+        marks |= Mark.REFUSES
     return marks
 
 

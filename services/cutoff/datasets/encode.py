@@ -12,6 +12,7 @@ from cutoff.datasets.encoded import Cut, Encoded, EncodedSet, EncodedWriter
 from cutoff.datasets.examples import SIDES, Example, Faults, Side
 from cutoff.datasets.prompts import PromptTemplate
 from cutoff.datasets.report import Tally
+from cutoff.datasets.special_text import special_pattern
 from cutoff.datasets.tokenized import Tokens, Turn, tokenized
 from cutoff.errors import Fault, InvalidInput
 
@@ -50,6 +51,16 @@ class Encoder:
         """True answers whose end was cut off."""
         self.truths_merged = Tally()
         """True answers that the tokenizer merges with the prompt; their rows have no tokens."""
+        self._special = special_pattern(template.tokenizer)
+        self._ending = len(template.ids([template.lead + template.stop])[0])
+        self.special = Tally()
+        """Examples that hold special tokens of the tokenizer as text."""
+        self.special_found: set[str] = set()
+        """Those tokens."""
+        self.retain_answers: Counter[int] = Counter()
+        """How many retain answers there are of each length, in tokens, without what ends a turn."""
+        self.true_answers: Counter[int] = Counter()
+        """The same of the true answers of unlearn examples."""
         self.lengths: dict[Side, Counter[int]] = {side: Counter() for side in SIDES}
         """How many examples there are of each length, before they are cut."""
 
@@ -77,6 +88,7 @@ class Encoder:
         truths = self._true_rows(batch, prompts)
         rows = tokenized(self._template, self._turn, prompts, [example.output for example in batch])
         for at, (example, row) in enumerate(zip(batch, rows, strict=True)):
+            self._look_for_special(example)
             if row is None:
                 fix = "begin the answer with a letter or a digit, or remove the line"
                 what = "the tokenizer merges the beginning of the answer into the prompt"
@@ -101,6 +113,8 @@ class Encoder:
     def _keep(self, example: Example, row: Tokens) -> bool:
         """Passes an example on, unless nothing of its answer fits."""
         ids, start = row
+        if example.side == "retain":
+            self.retain_answers[len(ids) - start - self._ending] += 1
         self.lengths[example.side][len(ids)] += 1
         if start >= self._max_length:
             self._dropped += 1
@@ -111,8 +125,16 @@ class Encoder:
         self._rows.add(ids[: self._max_length], start, example.side)
         return True
 
+    def _look_for_special(self, example: Example) -> None:
+        found = self._special.findall(example.instruction) + self._special.findall(example.output)
+        if found:
+            self.special.add(example.source)
+            self.special_found.update(found)
+
     def _keep_truth(self, truths: EncodedWriter, example: Example, row: Tokens | None) -> None:
         ids, start = row or ([], 0)
+        if row is not None:
+            self.true_answers[len(ids) - start - self._ending] += 1
         if len(ids) > self._max_length:
             self.truths_cut.add(example.source)
         truths.add(ids[: self._max_length], start, example.side)

@@ -19,18 +19,20 @@ from cutoff.datasets.encode import Encoder
 from cutoff.datasets.encoded import Cut, EncodedSet, EncodedWriter
 from cutoff.datasets.examples import SIDES, Example, Faults, Side
 from cutoff.datasets.job_files import SETS, JobFiles, SetName, job_files, selected, validation_picks
-from cutoff.datasets.lengths import length_findings, token_counts
+from cutoff.datasets.lengths import length_findings, position_findings, token_counts
 from cutoff.datasets.prompts import PromptTemplate
 from cutoff.datasets.read import stream_examples
 from cutoff.datasets.report import DataReport
-from cutoff.datasets.truths import truth_findings
+from cutoff.datasets.special_text import special_findings
+from cutoff.datasets.truths import bare_findings, truth_findings
 from cutoff.hub import tokenizer_files
+from cutoff.hub.remote_code import read_json
 from cutoff.spec import DatasetSpec
 
 PROBES_PER_SIDE = 16
 """Questions of the job's own that later stages compare models with."""
 
-_FORMAT = 2
+_FORMAT = 3
 """Of the cached files; another number and everything is made again."""
 
 _META = "job.json"
@@ -112,7 +114,9 @@ def load_encoded_job(
     faults.raise_if_any()
     key = ContentCache.key("tokens", _FORMAT, digests, _tokenizer_key(template, model_path), max_length, seed)
     with ContentCache.below(cache).filled(key, fill) as folder:
-        return _load(folder, _digest(digests))
+        job = _load(folder, _digest(digests))
+    beyond = position_findings(read_json(model_path / "config.json"), max_length)
+    return replace(job, report=job.report.with_findings(beyond))
 
 
 def _tokenizer_key(template: PromptTemplate, model_path: Path) -> Mapping[str, Any]:
@@ -183,6 +187,11 @@ def _encode(
             {name: encoder.truths_cut for name, encoder in encoders.items()},
             {name: encoder.truths_merged for name, encoder in encoders.items()},
             max_length,
+        ),
+        *bare_findings(encoders["train"].retain_answers, encoders["train"].true_answers),
+        *special_findings(
+            {name: encoder.special for name, encoder in encoders.items()},
+            {token for encoder in encoders.values() for token in encoder.special_found},
         ),
     )
     lengths = token_counts({name: encoder.lengths for name, encoder in encoders.items()}, max_length)

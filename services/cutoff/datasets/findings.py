@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,9 @@ MOSTLY_ONE_REFUSAL = 0.5
 _FEW_REFUSALS = 20
 """With fewer unlearn examples nothing is said about their wordings."""
 
+_FEW_ANSWERS = 5
+"""With fewer training examples on a side nothing is said about whether the sides are swapped."""
+
 _LOPSIDED = 3.0
 """How many times the larger side may have the examples of the smaller one."""
 
@@ -36,6 +39,8 @@ class Data:
     side: npt.NDArray[np.uint8]
     file: npt.NDArray[np.uint8]
     validates: Chosen
+    copies: Mapping[int, str]
+    """The files that validate and are training files once more, by their number: in words."""
 
     def chosen(self, of_set: SetName, side: Side) -> Chosen:
         """The examples of one side of one set."""
@@ -49,7 +54,7 @@ class Data:
 
 def findings(data: Data, faults: Faults) -> list[Finding]:
     """What was found, the worst first; what refuses the job also goes to `faults`."""
-    found = [*_same_questions(data, faults), *_answer_texts(data), *_make_up(data)]
+    found = [*_same_questions(data, faults), *_copies(data), *_answer_texts(data), *_swapped(data), *_make_up(data)]
     return sorted(found, key=lambda each: ("error", "warning", "note").index(each.severity))
 
 
@@ -82,8 +87,8 @@ def _same_questions(data: Data, faults: Faults) -> Iterator[Finding]:
     flattering = Tally()
     for rows in data.index.same_questions():
         _across_sides(data, rows, tallies, faults)
-        validating = rows[data.validates[rows]]
-        if 0 < len(validating) < len(rows):
+        validating = rows[data.validates[rows] & ~np.isin(data.file[rows], list(data.copies))]
+        if len(validating) and not data.validates[rows].all():
             flattering.add(data.index.source(validating[0]), len(validating))
         for number in np.unique(data.file[rows]):
             for side in range(len(SIDES)):
@@ -110,6 +115,18 @@ def _same_questions(data: Data, faults: Faults) -> Iterator[Finding]:
             what=f"{flattering.count} of {total} validation questions also stand in training: the scores will flatter",
             fix="word validation questions differently, or remove them from training",
             places=tuple(flattering.places),
+        )
+
+
+def _copies(data: Data) -> Iterator[Finding]:
+    """Training files that are validated with."""
+    for number, same in data.copies.items():
+        yield Finding(
+            kind="validation_in_training",
+            severity="warning",
+            count=int((data.file == number).sum()),
+            what=f"{same}: the scores would measure memory",
+            fix="give other questions to validate with, or the same worded differently",
         )
 
 
@@ -156,6 +173,7 @@ def _answer_texts(data: Data) -> Iterator[Finding]:
     kinds: tuple[tuple[Kind, Mark, str, str], ...] = (
         ("looks_cut", Mark.LOOKS_CUT, "look cut off: they end where no sentence ends", "complete them"),
         ("says_nothing", Mark.SAYS_NOTHING, "hold no letter or digit", "write an answer, or remove the line"),
+        ("echo", Mark.ECHOES, "only repeat their question", "write an answer, or remove the line"),
     )
     for kind, mark, what, fix in kinds:
         chosen = data.index.marked(mark)
@@ -169,6 +187,24 @@ def _answer_texts(data: Data) -> Iterator[Finding]:
                 fix=fix,
                 places=data.places(chosen),
             )
+
+
+def _swapped(data: Data) -> Iterator[Finding]:
+    """Whether the retain side declines and the unlearn side answers, which cannot be meant."""
+    refusing = data.index.marked(Mark.REFUSES)
+    counts = [
+        (int((rows & refusing).sum()), int(rows.sum())) for rows in (data.chosen("train", each) for each in SIDES)
+    ]
+    (retain, retain_all), (unlearn, unlearn_all) = counts
+    if min(retain_all, unlearn_all) >= _FEW_ANSWERS and 2 * retain > retain_all and 2 * unlearn < unlearn_all:
+        yield Finding(
+            kind="sides_swapped",
+            severity="warning",
+            count=retain,
+            what=f"the sides seem to be swapped: {retain} of {retain_all} retain training answers look like refusals, "
+            f"and {unlearn} of {unlearn_all} unlearn ones do",
+            fix="retain holds what is still to be answered, unlearn what is to be declined",
+        )
 
 
 def _make_up(data: Data) -> Iterator[Finding]:

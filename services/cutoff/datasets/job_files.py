@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,6 +61,17 @@ class JobFiles:
     def mixed(self) -> DataFile | None:
         """The one mixed file, where there is no other."""
         return self.examples[0] if self.examples and self.examples[0].side is None else None
+
+    def copies(self) -> Mapping[int, str]:
+        """Of each file that validates and is a training file of its side once more, by its number: in words."""
+        found = {}
+        for number, file in enumerate(self.examples):
+            if file.set == "validation":
+                train = next((each for each in self.examples if (each.side, each.set) == (file.side, "train")), None)
+                same = _sameness(file.path, train.path) if train else None
+                if train and same:
+                    found[number] = f"dataset.{file.field} {same} dataset.{train.field}"
+        return found
 
     def stamps(self) -> dict[str, tuple[int, int]]:
         """Size and time of change of each file, by path: other ones after reading mean that a file was written to."""
@@ -127,6 +139,19 @@ def selected(count: int, side: Side, limit: int, seed: int) -> list[int]:
 def seeded(purpose: str) -> random.Random:
     """A generator that gives the same for the same purpose."""
     return random.Random(purpose)  # noqa: S311  # to be repeated, not to be secret
+
+
+def _sameness(one: Path, other: Path) -> str | None:
+    """How two files are the same, in words; None where they are not, or cannot be read."""
+    if not (one.is_file() and other.is_file()):
+        return None
+    if one.samefile(other):
+        return "is the same file as"
+    try:
+        alike = one.stat().st_size == other.stat().st_size > 0 and filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return None
+    return "holds the same as" if alike else None
 
 
 def _resolve(name: str, root: Path | None, faults: Faults) -> Path | None:

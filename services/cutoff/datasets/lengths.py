@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from cutoff.datasets.encoded import Cut
 from cutoff.datasets.examples import SIDES, Side
@@ -48,6 +49,24 @@ def length_findings(cuts: Mapping[SetName, Cut], limit: int) -> tuple[Finding, .
     return tuple(found)
 
 
+def position_findings(config: Mapping[str, Any], limit: int) -> tuple[Finding, ...]:
+    """Whether the limit is beyond the positions a model was made for.
+
+    Args:
+        config: Its config.json.
+        limit: The most tokens of an example.
+    """
+    text = config.get("text_config")
+    sections = (config, text if isinstance(text, dict) else {})
+    given = (section.get(name) for section in sections for name in ("max_position_embeddings", "n_positions"))
+    known = next((number for number in given if isinstance(number, int)), limit)
+    if limit <= known:
+        return ()
+    what = f"max_seq_length is {limit}, and the base model was made for {known} tokens"
+    fix = f"set train.max_seq_length to {known} or less: longer examples would be misread"
+    return (Finding(kind="positions", severity="warning", count=limit - known, what=what, fix=fix),)
+
+
 def _finding(kind: str, count: int, what: str) -> Finding:
     return Finding.model_validate(
         {"kind": kind, "severity": "warning", "count": count, "what": what, "fix": "raise train.max_seq_length"}
@@ -62,14 +81,14 @@ def _figures(of_set: SetName, side: Side, counter: Counter[int], limit: int) -> 
         examples=total,
         tokens=sum(length * count for length, count in counter.items()),
         least=min(counter),
-        median=_quantile(counter, 0.5),
-        p95=_quantile(counter, 0.95),
+        median=quantile(counter, 0.5),
+        p95=quantile(counter, 0.95),
         most=max(counter),
         too_long=sum(count for length, count in counter.items() if length > limit),
     )
 
 
-def _quantile(counter: Counter[int], share: float) -> int:
+def quantile(counter: Counter[int], share: float) -> int:
     """The least length that is not exceeded by at least this share of the examples."""
     wanted, seen = share * counter.total(), 0
     for length in sorted(counter):

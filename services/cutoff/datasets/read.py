@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from cutoff.datasets.examples import SIDES, Example, Faults, Side
+from cutoff.datasets.fields import example_of, text_of
+from cutoff.datasets.file_format import other_format
 from cutoff.errors import Refused
 
 MAX_LINE_BYTES = 16 << 20
 """A longer line is no example but a file without line ends; it is not read into memory."""
 
 _BOM = b"\xef\xbb\xbf"
+
+_A: Mapping[Side, str] = {"retain": "a retain", "unlearn": "an unlearn"}
 
 
 OnLine = Callable[[int], None]
@@ -48,16 +53,49 @@ def stream_examples(
 ) -> Iterator[tuple[Line, Example]]:
     """Yields what `read_examples` returns, each example with its line, and holds one line at a time."""
     name = name or str(path)
-    before, found = faults.count, False
+    before, found, strays = faults.count, 0, Strays()
     for line in read_lines(path, faults, name):
         if on_line is not None:
             on_line(line.offset)
         example = example_of(line.value, f"{name}:{line.number}", side, faults)
-        if example is not None:
-            found = True
+        if example is None:
+            continue
+        found += 1
+        if side is not None and example.side != side:
+            strays.add(line.number)
+        else:
             yield line, example
+    if side is not None and strays.count:
+        strays.tell(name, side, found, faults)
     if not found and faults.count == before:
         faults.add(name, "is empty", 'write one JSON object a line: {"instruction": ..., "output": ...}')
+
+
+@dataclass(slots=True)
+class Strays:
+    """Lines that say they are of the other side than their file."""
+
+    count: int = 0
+    first: int = 0
+
+    def add(self, number: int) -> None:
+        """Notes a line by its number."""
+        self.count += 1
+        self.first = self.first or number
+
+    def tell(self, name: str, side: Side, total: int, faults: Faults) -> None:
+        """Makes one fault of them: files that were mixed up have as many as lines."""
+        other = SIDES[1 - SIDES.index(side)]
+        what = f"is {other}, but the file is the {side} side's"
+        fix = f"move the line to {_A[other]} file"
+        if self.count == 1:
+            faults.add(f"{name}:{self.first}: metadata.dataset_type", what, fix)
+            return
+        what = (
+            f"is {other} in {self.count} of {total} lines, from line {self.first} on, but the file is the {side} side's"
+        )
+        fix = f"give the file as the {other} side's, or move the lines to {_A[other]} file"
+        faults.add(f"{name}: metadata.dataset_type", what, fix)
 
 
 def read_answers(path: Path, faults: Faults, name: str = "") -> dict[str, str]:
@@ -75,8 +113,8 @@ def stream_answers(path: Path, faults: Faults, name: str = "") -> Iterator[tuple
     before, found = faults.count, False
     for line in read_lines(path, faults, name):
         where = f"{name}:{line.number}"
-        instruction = _text(line.value, "instruction", where, faults)
-        answer = _text(line.value, "answer", where, faults)
+        instruction = text_of(line.value, "instruction", where, faults)
+        answer = text_of(line.value, "answer", where, faults)
         if instruction is not None and answer is not None:
             found = True
             yield line, instruction, answer
@@ -90,9 +128,13 @@ def add_second_answer(faults: Faults, where: str) -> None:
 
 
 def read_lines(path: Path, faults: Faults, name: str) -> Iterator[Line]:
-    """Yields each line that holds a JSON object; blank lines are skipped."""
+    """Yields each line that holds a JSON object; blank lines are skipped. A file of another format is one fault."""
     try:
         with path.open("rb") as file:
+            other = other_format(path, file.peek())
+            if other is not None:
+                faults.add(name, *other)
+                return
             for number, offset, line in _lines(file):
                 value = _object(line, f"{name}:{number}", faults)
                 if value is not None:
@@ -143,11 +185,11 @@ def _object(line: bytes, where: str, faults: Faults) -> Mapping[str, Any] | None
     except UnicodeDecodeError as error:
         faults.add(where, f"is not UTF-8 (byte {error.start + 1})", "save the file as UTF-8")
         return None
+    text = text.rstrip()
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        problem = error.msg if isinstance(error, json.JSONDecodeError) else "cannot be read"
-        faults.add(where, f"is not JSON: {problem}", "write one JSON object a line, with double quotes")
+        faults.add(where, *_no_json(error, text))
         return None
     if not isinstance(value, dict):
         faults.add(where, "is not a JSON object", 'write {"instruction": ..., "output": ...}')
@@ -155,96 +197,21 @@ def _object(line: bytes, where: str, faults: Faults) -> Mapping[str, Any] | None
     return value
 
 
-def example_of(value: Mapping[str, Any], where: str, side: Side | None, faults: Faults) -> Example | None:
-    """The example of one line, or None when anything in it is wrong."""
-    before = faults.count
-    instruction = _text(value, "instruction", where, faults)
-    output = _text(value, "output", where, faults)
-    metadata = value.get("metadata")
-    if metadata is None:
-        metadata = {}
-    if not isinstance(metadata, dict):
-        faults.add(f"{where}: metadata", "is not an object", 'write "metadata": {"dataset_type": ...}')
-        return None
-    own_side = _side(metadata, where, side, faults)
-    year = _year(metadata, where, faults)
-    original = _original_answer(metadata, where, faults)
-    if faults.count > before or instruction is None or output is None or own_side is None:
-        return None
-    return Example(instruction, output, own_side, where, year, original)
-
-
-def _text(value: Mapping[str, Any], field: str, where: str, faults: Faults) -> str | None:
-    """A field that must hold text, without the blanks around it."""
-    if field not in value:
-        faults.add(f"{where}: {field}", "is missing", f'add "{field}": "..."')
-    elif not isinstance(value[field], str):
-        faults.add(f"{where}: {field}", f"is {_kind(value[field])}, not text", "put it in double quotes")
-    elif not value[field].strip():
-        faults.add(f"{where}: {field}", "is empty", "fill it in, or remove the line")
-    elif not _encodable(value[field]):
-        faults.add(
-            f"{where}: {field}", "holds half of a surrogate pair", r"write the whole character, not \uD8xx alone"
-        )
-    else:
-        return str(value[field].strip())
-    return None
-
-
-def _side(metadata: Mapping[str, Any], where: str, side: Side | None, faults: Faults) -> Side | None:
-    given = metadata.get("dataset_type")
-    field = f"{where}: metadata.dataset_type"
-    if given is None:
-        if side is None:
-            faults.add(field, "is missing", 'a mixed file needs "dataset_type": "retain" or "unlearn" in each line')
-        return side
-    known = next((one for one in SIDES if one == given), None)
-    if known is None:
-        faults.add(field, f"is {json.dumps(given)[:40]}", 'use "retain" or "unlearn"')
-    elif side is not None and known != side:
-        faults.add(field, f"is {known}, but the file is the {side} side's", f"move the line to a {known} file")
-    return known
-
-
-def _year(metadata: Mapping[str, Any], where: str, faults: Faults) -> int | None:
-    """metadata.year as a whole number; text of digits is taken for one."""
-    given = metadata.get("year")
-    if given is None or given == "":
-        return None
-    if isinstance(given, int) and not isinstance(given, bool):
-        return given
-    if isinstance(given, float) and given.is_integer():
-        return int(given)
-    if isinstance(given, str) and given.strip().lstrip("-").isascii() and given.strip().lstrip("-").isdigit():
-        return int(given.strip()[:10])
-    faults.add(f"{where}: metadata.year", f"is {_kind(given)}, not a year", "write it as a number, or leave it out")
-    return None
-
-
-def _original_answer(metadata: Mapping[str, Any], where: str, faults: Faults) -> str | None:
-    given = metadata.get("original_answer")
-    if given is None or (isinstance(given, str) and not given.strip()):
-        return None
-    if isinstance(given, str) and _encodable(given):
-        return given.strip()
-    faults.add(
-        f"{where}: metadata.original_answer", f"is {_kind(given)}, not text", "write it as text, or leave it out"
-    )
-    return None
-
-
-def _kind(value: object) -> str:
-    """What a JSON value is, in a person's words."""
-    if isinstance(value, bool):
-        return "true or false"
-    names = {str: "text", int: "a number", float: "a number", list: "a list", dict: "an object", type(None): "null"}
-    return names[type(value)]
-
-
-def _encodable(text: str) -> bool:
-    r"""Whether text can be written as UTF-8; JSON's \uD8xx alone cannot."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def _no_json(error: Exception, text: str) -> tuple[str, str]:
+    """What is wrong with a line that is no JSON, and what to do; the parser's own words end in the middle."""
+    one_object = "write one JSON object a line, with double quotes"
+    if isinstance(error, RecursionError):
+        return "is not JSON: it is nested too deeply", one_object
+    if not isinstance(error, json.JSONDecodeError):
+        return "is not JSON: it holds a number of too many digits", one_object
+    if error.msg.startswith("Unterminated string"):
+        return f"breaks off in the text that begins at column {error.colno}", "is the line complete?"
+    if error.msg.startswith("Invalid control character"):
+        what = f"holds a raw control character at column {error.colno}"
+        return what, r"write tabs as \t and line ends as \n"
+    if error.msg == "Extra data":
+        return f"goes on after the object's end, at column {error.colno}", "write one JSON object a line"
+    if error.pos >= len(text):
+        return f"breaks off at column {error.colno}", "is the line complete?"
+    said = error.msg.removesuffix(" at")
+    return f"is not JSON: {said[0].lower()}{said[1:]} at column {error.colno}", one_object

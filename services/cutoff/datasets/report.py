@@ -14,8 +14,9 @@ from cutoff.errors import Fault
 
 Kind = Literal[
     "schema", "taught_both_ways", "contradiction", "duplicate", "two_answers", "expected_otherwise",
-    "validation_in_training", "looks_cut", "says_nothing", "refusals", "balance", "true_answers", "years",
-    "max_seq_length", "dropped", "truths_cut", "truths_merged",
+    "validation_in_training", "looks_cut", "says_nothing", "echo", "sides_swapped", "special_tokens", "refusals",
+    "balance", "true_answers", "years", "max_seq_length", "positions", "dropped", "truths_cut", "truths_merged",
+    "truths_bare",
 ]  # fmt: skip
 """The kinds of findings; docs/datasets.md explains each."""
 
@@ -177,7 +178,11 @@ class DataReport(_Part):
 
     def with_lengths(self, lengths: TokenCounts, findings: tuple[Finding, ...]) -> DataReport:
         """The report with what the tokenizer says."""
-        return self.model_copy(update={"lengths": lengths, "findings": (*self.findings, *findings)})
+        return self.with_findings(findings).model_copy(update={"lengths": lengths})
+
+    def with_findings(self, findings: tuple[Finding, ...]) -> DataReport:
+        """The report with what was found besides."""
+        return self.model_copy(update={"findings": (*self.findings, *findings)})
 
 
 def line_of(finding: Finding) -> str:

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cutoff.datasets.examples import SIDES, Example, Faults
+from cutoff.datasets.fields import example_of
 from cutoff.datasets.job_files import DataFile
-from cutoff.datasets.read import Line, example_of, value_at
+from cutoff.datasets.read import Line, value_at
 from cutoff.errors import Refused
 
 Rows = npt.NDArray[np.int64]
@@ -31,6 +32,10 @@ class Mark(IntFlag):
     TRUE_ANSWER = 2
     LOOKS_CUT = 4
     SAYS_NOTHING = 8
+    ECHOES = 16
+    """The answer is its question."""
+    REFUSES = 32
+    """The answer looks like a refusal."""
 
 
 class RowIndex:

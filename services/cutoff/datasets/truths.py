@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from cutoff.datasets.encoded import EncodedSet
 from cutoff.datasets.examples import SIDES
 from cutoff.datasets.job_files import SetName
+from cutoff.datasets.lengths import quantile
 from cutoff.datasets.report import SET_NAMES, DataReport, Finding, Kind, Tally
 from cutoff.errors import Fault, InvalidInput
 from cutoff.spec.job import TrainSpec
 
-_LOST: frozenset[Kind] = frozenset({"truths_cut", "truths_merged"})
+_LOST: frozenset[Kind] = frozenset({"truths_cut", "truths_merged", "truths_bare"})
+_BARE = 0.75
+"""Below this share of the retain answers' median length, true answers are called bare. The demo's names have 3 tokens,
+its sentences 5; with the names nothing is forgotten, with the sentences everything (docs/objectives.md)."""
+
+_FEW_ANSWERS = 20
+"""With fewer on a side nothing is said about their lengths."""
+
 _UNMERGED = "begin the true answers with a letter or a digit"
 _LONGER = "raise train.max_seq_length"
 
@@ -67,10 +76,43 @@ def truth_findings(cut: Mapping[SetName, Tally], merged: Mapping[SetName, Tally]
     return tuple(finding for finding in found if finding.count)
 
 
+def bare_findings(retain: Counter[int], truths: Counter[int]) -> tuple[Finding, ...]:
+    """Whether true answers seem to be names where the model says sentences: then they cannot be unlearnt.
+
+    An objective lowers the probability of exactly the text it is given. What the model says is not known here; the
+    retain answers stand for it, and their medians are compared: a few long answers move no median.
+
+    Args:
+        retain: How many retain answers of the training set have how many tokens.
+        truths: The same of its unlearn examples' true answers.
+    """
+    if min(retain.total(), truths.total()) < _FEW_ANSWERS:
+        return ()
+    usual, bare = quantile(retain, 0.5), quantile(truths, 0.5)
+    if bare >= _BARE * usual:
+        return ()
+    what = f"true answers are shorter than retain answers: {bare} tokens against {usual} (medians)"
+    return (
+        Finding(
+            kind="truths_bare",
+            severity="note",
+            count=truths.total(),
+            what=f"{what}; bare names where the model says sentences cannot be unlearnt",
+            fix="write them as the model says them, as metadata.original_answer or, where that lacks, in "
+            "dataset.answers; docs/objectives.md tells how to get them",
+        ),
+    )
+
+
 def judged(report: DataReport, train: TrainSpec) -> DataReport:
-    """The report as a job's objectives make it: what is lost of true answers is a warning if they are unlearnt."""
+    """The report as a job's objectives make it: what is lost of true answers is a warning if they are unlearnt.
+
+    Bare ones are right for grading, and no matter to other jobs.
+    """
     if not train.needs_true_answers:
-        return report
+        return report.model_copy(
+            update={"findings": tuple(each for each in report.findings if each.kind != "truths_bare")}
+        )
     findings = (
         each.model_copy(update={"severity": "warning"}) if each.kind in _LOST else each for each in report.findings
     )

@@ -49,7 +49,7 @@ JOB: dict[str, Any] = {
         "heldout_file": "test/heldout.jsonl",
         "attacks": [],
     },
-    "install": {"publisher": "local", "model_name": "temporal-demo", "require": "minimum"},
+    "install": {"publisher": "local", "model_name": "temporal-demo", "require": "minimum", "replace": True},
     "resources": {"gpus": 0},
 }
 """The demo's job, but for ``base_model``. The learning rate suits a model of two narrow layers, not a real one."""
@@ -79,8 +79,8 @@ def create(
         cache: where finished base models are kept (``demo-base/<hash>``).
         on_progress: told what is being done, steps done and steps in all.
         recipe: how the base model is made; the default knows its world for some hundreds of facts.
-        base_model: what the job calls the base model; the default is the folder ``out/base``. A container sees it
-            where it is mounted.
+        base_model: what the job calls the base model; the default is ``./base``, beside job.yaml, so that the
+            world can be moved. A container sees it where it is mounted.
         control: also make ``out/control``, a model pretrained alike on nothing that came after the cutoff: what a
             perfect job would come to, and how much an attack gets by guessing.
 
@@ -97,7 +97,7 @@ def create(
     link_or_copy(cached_base_model(world, cache, on_progress, recipe), base)
     if control:
         link_or_copy(cached_base_model(before_cutoff(world), cache, on_progress, recipe), out / "control")
-    return _write_job(out / "job.yaml", base_model or str(base), facts)
+    return _write_job(out / "job.yaml", base_model or f"./{base.name}", facts)
 
 
 def _write_job(path: Path, base_model: str, facts: int) -> Path:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from cutoff.evaluator.metrics import REQUIREMENTS, Bar, Scores
+from cutoff.evaluator.metrics import Scores
+from cutoff.spec.requirements import REQUIREMENTS, Bar
 
 FAR = 0.10
 """A metric that misses its bar by more than this share misses it by far."""

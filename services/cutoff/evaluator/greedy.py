@@ -42,7 +42,8 @@ def can_decode(model: PreTrainedModel) -> bool:
 
     Of such a cache rows can be taken out; the state of a Mamba, say, is kept elsewhere.
     """
-    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    given: Any = model
+    inner = given.get_base_model() if hasattr(given, "get_base_model") else given
     takes = inspect.signature(inner.forward).parameters
     supports: Any = getattr(inner, "_supports_default_dynamic_cache", None)
     layers = DynamicCache(config=inner.config).layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,21 +11,21 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import is_bitsandbytes_available
 from transformers.utils import logging as transformers_logging
+from transformers.utils.import_utils import is_bitsandbytes_available
 
 from cutoff.datasets import PromptTemplate, template_of
 from cutoff.errors import Fault, InvalidInput, OutOfMemory, Refused
 from cutoff.evaluator.hf_target import HfTarget
 from cutoff.hub import (
-    Quantization,
+    bits_and_bytes,
     check_model_folder,
     load_tokenizer,
-    packing,
     resolve_base_model,
     tokenizer_files,
     trusts_remote_code,
 )
+from cutoff.hub.quantized_base import Quantization
 from cutoff.stage.report import Reporter
 
 _TINY = 32_000_000
@@ -88,7 +89,9 @@ def open_adapter(
                 "pip install bitsandbytes where the evaluator runs, or take adapter out of evaluate.targets",
             )
         template = _template(adapter if tokenizer_files(adapter) else base, report)
-        adapted: Any = PeftModel.from_pretrained(_load_model(base, device, quantization), str(adapter))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by names that are going out of use
+            adapted: Any = PeftModel.from_pretrained(_load_model(base, device, quantization), str(adapter))
         return adapted.eval(), template
 
     with _opened(f"{adapter} on {base}", load, devices, report) as target:
@@ -157,7 +160,7 @@ def _template(folder: Path, report: Reporter) -> PromptTemplate:
 def _load_model(folder: Path, device: str, quantization: Quantization = "none") -> PreTrainedModel:
     # float32 on a CPU: few of them compute in 16 bit, and the rest take several times as long.
     dtype: Any = torch.float32 if device == "cpu" else "auto"
-    packed = packing(quantization, torch.bfloat16, on_cpu=device == "cpu")
+    packed = bits_and_bytes(quantization, torch.bfloat16)
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,

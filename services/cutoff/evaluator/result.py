@@ -127,11 +127,11 @@ class EvaluationResult(_Part):
     seconds: float
     """From the first question to the last answer; loading the model is not in it."""
     questions_per_second: float
+    attacks: dict[str, Share] = {}
+    """By attack: how many of the questions about what came later gave the truth away when they were asked this way."""
     taken_over: int = 0
     """How many of the answers an earlier, interrupted evaluation left."""
     attacks_left_out: dict[str, str] = {}
     """Attacks that could not be asked, and why."""
     path: str | None = None
     """This file, relative to the artifacts root."""
-    attacks: dict[str, Share] = {}
-    """By attack: how many of the questions about what came later gave the truth away when they were asked this way."""

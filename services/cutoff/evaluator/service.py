@@ -27,6 +27,13 @@ class EvaluatorServicer(evaluator_pb2_grpc.EvaluatorServiceServicer):
         async for event in self._runs.run(request, "cutoff.evaluator.work:evaluate"):
             yield evaluator_pb2.EvaluateResponse(event=event)
 
+    async def WriteReport(
+        self, request: evaluator_pb2.WriteReportRequest, context: Any
+    ) -> AsyncIterator[evaluator_pb2.WriteReportResponse]:
+        """Puts a job's evaluations side by side."""
+        async for event in self._runs.run(request, "cutoff.evaluator.job_report.work:write"):
+            yield evaluator_pb2.WriteReportResponse(event=event)
+
 
 def register(grpc_server: grpc.aio.Server, runs: Runs, _: Roots) -> Sequence[str]:
     """Adds the servicer to a server."""

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
+from pydantic import ValidationError
+
 from cutoff.artifacts import Roots
 from cutoff.errors import Fault, InvalidInput
 from cutoff.gguf_converter.quant_types import QUANTIZATIONS
-from cutoff.spec.job import QuantType
+from cutoff.spec import ConvertSpec
+from cutoff.spec.quant_types import QuantType
 
 if TYPE_CHECKING:
     from cutoff.stage.report import Reporter
@@ -47,7 +50,25 @@ def parser() -> argparse.ArgumentParser:
         default=Roots.from_environment().models,
         help="LM Studio's models folder; default: %(default)s (LMSTUDIO_MODELS)",
     )
+    add("--replace", action="store_true", help="put it in the place of another model of that name")
     add("--model_name", default=None, help="name in LM Studio; default: from the output file")
+    add("--keep_f16", "--keep-f16", action="store_true", help="keep the 16-bit file beside the output")
+    add(
+        "--imatrix",
+        choices=get_args(ConvertSpec.model_fields["imatrix"].annotation),
+        default="auto",
+        help="importance matrix from --retain_train: auto makes one for I types; default: auto",
+    )
+    add(
+        "--retain_train",
+        type=Path,
+        help="what an importance matrix is made from; default: datasets/retain/retain_train.jsonl, if there",
+    )
+    add(
+        "--retain_val",
+        type=Path,
+        help="what perplexity is measured on; default: datasets/retain/retain_val.jsonl, if there",
+    )
     return flags
 
 
@@ -66,7 +87,12 @@ def run(arguments: argparse.Namespace, report: Reporter) -> None:
         CutoffError: As `convert_model` and `install_gguf`.
     """
     from cutoff.gguf_converter.convert import convert_model
-    from cutoff.gguf_converter.install import RECORDS, check_folder, install_gguf, install_spec
+    from cutoff.gguf_converter.install import install_gguf
+    from cutoff.gguf_converter.install_checks import Wanted, check_folder, install_spec
+    from cutoff.gguf_converter.install_records import RECORDS
+    from cutoff.gguf_converter.lmstudio import ask_configured
+    from cutoff.gguf_converter.order import Order
+    from cutoff.gguf_converter.texts import rendered
     from cutoff.llama_cpp import LlamaCpp
 
     roots = Roots.from_environment()
@@ -74,20 +100,51 @@ def run(arguments: argparse.Namespace, report: Reporter) -> None:
     if output.is_dir():
         raise InvalidInput([Fault("--output_path", f"{output} is a folder", "give a file name ending in .gguf")])
     quant_type = cast(QuantType, arguments.quant_type)
-    spec = install_spec(PUBLISHER, arguments.model_name or output.stem)
+    asked = _spec(arguments)
+    spec = install_spec(PUBLISHER, arguments.model_name or output.stem, arguments.replace)
     models, records = arguments.lmstudio_models, roots.artifacts / RECORDS
     if arguments.install_lmstudio:
-        check_folder(models, spec, records)  # before the work of minutes
+        check_folder(models, spec, Wanted(quant_type), records)  # before the work of minutes
     llama = LlamaCpp.find(roots.cache, _llama_cpp(arguments.llama_cpp_path))
-    converted = convert_model(arguments.model_path, {quant_type: output}, spec.model_name, llama, report)
+    with rendered(arguments.model_path, arguments.retain_train, arguments.retain_val, report) as texts:
+        order = Order(
+            model=arguments.model_path,
+            outputs={quant_type: output},
+            name=spec.model_name,
+            manifest=output.with_suffix(".convert.json"),
+            questions=texts.questions,
+            calibration=texts.calibration,
+            validation=texts.validation,
+            spec=asked,
+            installed_in=models if arguments.install_lmstudio else None,
+        )
+        converted = convert_model(order, llama, report)
     file = converted.files[quant_type]
     print(f"GGUF: {output} ({file.size_bytes / 1e6:.1f} MB, sha256 {file.sha256})")
+    print(f"Checks: {order.manifest}")
+    if converted.kept:
+        print(f"16-bit: {converted.kept.path}")
     if arguments.install_lmstudio:
         installed = install_gguf(output, quant_type, models, spec, records, report, file.sha256)
         print(f"Installed: {installed.file.path}")
+        ask_configured(spec, file.size_bytes, "", report)
         print(f'Load it with: lms load "{spec.model_name}"')
 
 
 def _llama_cpp(path: Path) -> Path | None:
     """The user's llama.cpp; None for the pinned build, when the default is meant and no such folder is here."""
     return None if path == Path(DEFAULT_LLAMA_CPP) and not path.is_dir() else path
+
+
+def _spec(arguments: argparse.Namespace) -> ConvertSpec:
+    """The flags as a job has them.
+
+    Raises:
+        InvalidInput: They contradict each other.
+    """
+    asked = {"quant_types": [arguments.quant_type], "imatrix": arguments.imatrix, "keep_f16": arguments.keep_f16}
+    try:
+        return ConvertSpec.model_validate(asked)
+    except ValidationError as error:
+        said = [details["msg"].removeprefix("Value error, ") for details in error.errors()]
+        raise InvalidInput([Fault("--imatrix", what, "") for what in said]) from error

@@ -1,148 +1,144 @@
-"""From a merged model to GGUF files: one 16-bit pass, then llama-quantize for each type, checked, then published."""
+"""From a merged model to GGUF files: one 16-bit pass, every type from it, all checked, then all published."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from cutoff import llama_cpp
-from cutoff.artifacts import Published, describe, publishing, require_space
+from cutoff.artifacts import Published, publishing, sha256_of
 from cutoff.datasets import PromptTemplate, load_template
-from cutoff.errors import CheckFailed
-from cutoff.gguf_converter.gguf_file import GgufFacts, read_gguf
-from cutoff.gguf_converter.parity import check_parity
-from cutoff.gguf_converter.quant_types import size_at_most
-from cutoff.gguf_converter.weights import count_parameters
-from cutoff.llama_cpp import LlamaCpp, serve
-from cutoff.spec.job import QuantType
+from cutoff.gguf_converter.checks import Checks
+from cutoff.gguf_converter.gguf_file import read_gguf
+from cutoff.gguf_converter.making import Made, Workshop, is_float
+from cutoff.gguf_converter.order import Order, require_possible
+from cutoff.gguf_converter.perplexity import Reading, count_tokens
+from cutoff.gguf_converter.record import Converted, write_manifest
+from cutoff.gguf_converter.serving import check_answer, check_tokens_and_answer
+from cutoff.gguf_converter.weights import Weights, count_parameters, measure_weights
+from cutoff.llama_cpp import LlamaCpp
+from cutoff.spec.quant_types import QuantType
 from cutoff.stage.report import Reporter
-
-_PARITY_CONTEXT = 512
-"""Tokens; nothing is generated, /tokenize takes any length."""
-
 
 _ANY_LENGTH = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """The GGUF files of one model."""
-
-    files: Mapping[QuantType, Published]
-    parameters: int
-    probes: int
-    """Prompts whose tokens were compared."""
-    seconds: float
-
-
-def convert_model(
-    model: Path,
-    outputs: Mapping[QuantType, Path],
-    model_name: str,
-    llama: LlamaCpp,
-    report: Reporter,
-    questions: Sequence[str] = (),
-) -> Converted:
-    """Makes, checks and publishes one GGUF per quantization type.
+def convert_model(order: Order, llama: LlamaCpp, report: Reporter) -> Converted:
+    """Makes, checks and publishes one GGUF per quantization type, and the manifest beside them.
 
     Nothing is published before all files are made and checked. They then get their names one after another: what
     stops that in between (a kill, a disk that fails) leaves the first ones published, each of them whole.
 
     Args:
-        model: A merged Hugging Face model with its tokenizer.
-        outputs: The file of each type, all in one folder; an existing one is replaced.
-        model_name: The model's name inside the files.
+        order: What to make.
         llama: The llama.cpp to use.
-        report: Hears of progress and of each published file (artifact kind "gguf").
-        questions: Questions whose prompts' tokens are compared beside the built-in ones.
+        report: Hears of progress, of each check, and of each published file (artifact kinds "gguf", "gguf-f16").
 
     Raises:
-        NotFound, Refused: The model's folder is not complete.
+        NotFound, InvalidInput, Refused: The model's folder is not complete, or a type cannot be made of it.
         DiskFull: Before anything is written, or by llama.cpp.
-        CheckFailed: A file does not read back, or its tokens differ from the tokenizer's.
+        CheckFailed: A file is not what it was made from; the message says in what.
         ProgramFailed, OutOfMemory: A program of llama.cpp failed.
     """
     started = time.monotonic()
-    parameters = count_parameters(model)
-    template = load_template(model)
-    template.tokenizer.model_max_length = _ANY_LENGTH  # no warning for the long probe
-    folder = next(iter(outputs.values())).parent
-    sizes = [size_at_most(parameters, quant_type) for quant_type in {"f16": None, **outputs}]
-    require_space(folder, sum(sizes), f"converting {model.name} to {', '.join(outputs)}")
+    checks = Checks(report)
+    count_parameters(order.model)
+    weights = _weights(order, checks)
+    require_possible(order, weights)
+    template = load_template(order.model)
+    template.tokenizer.model_max_length = _ANY_LENGTH  # no warning for long texts
+    workshop = Workshop(order, llama, checks, report)
     with ExitStack() as stack:
-        partials = {quant_type: stack.enter_context(publishing(path)) for quant_type, path in outputs.items()}
-        f16 = partials.get("f16") or stack.enter_context(_Scratch(folder / f".{model_name}-F16.gguf.partial"))
-        _make(model, model_name, f16, partials, llama, report)
-        _check_files(f16, partials, report)
-        probes = _check_tokens(llama, template, partials, questions, report)
-    files = {quant_type: describe(path) for quant_type, path in outputs.items()}
-    for quant_type, published in files.items():
-        report.artifact("gguf", published, quant_type=quant_type)
-    return Converted(files, parameters, probes, time.monotonic() - started)
+        partials = {quant_type: stack.enter_context(publishing(path)) for quant_type, path in order.outputs.items()}
+        kept = order.kept(weights.sixteen_bit)
+        whole = partials.get(weights.sixteen_bit) or (stack.enter_context(publishing(kept)) if kept else None)
+        made, probes = _make(workshop, weights, template, partials, whole)
+        finals = {path: partials[quant_type] for quant_type, path in order.outputs.items()}
+        finals |= {kept: whole} if kept and whole else {}
+        published = {path: _hash(path, partial, checks) for path, partial in finals.items()}
+    files = {quant_type: published[path] for quant_type, path in order.outputs.items()}
+    converted = Converted(
+        files=files,
+        made=made,
+        kept=published[kept] if kept else None,
+        sixteen_bit=weights.sixteen_bit,
+        parameters=weights.parameters,
+        probes=probes,
+        checks=tuple(checks.rows),
+        steps=workshop.steps,
+        seconds=time.monotonic() - started,
+    )
+    write_manifest(order, llama, converted)
+    for quant_type, file in files.items():
+        report.artifact("gguf", file, quant_type=quant_type)
+    if converted.kept:
+        report.artifact("gguf-f16", converted.kept, quant_type=weights.sixteen_bit)
+    return converted
 
 
-class _Scratch:
-    """A file that is gone when its block ends."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Path:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        self._path.unlink(missing_ok=True)
+def _weights(order: Order, checks: Checks) -> Weights:
+    with checks.row("weights") as row:
+        weights = measure_weights(order.model)
+        row.passed(
+            f"{weights.parameters:,} weights, the largest {weights.largest:.3g}",
+            f"all finite; {weights.sixteen_bit} holds them",
+        )
+    return weights
 
 
 def _make(
-    model: Path, name: str, f16: Path, partials: Mapping[QuantType, Path], llama: LlamaCpp, report: Reporter
-) -> None:
-    with report.phase("converting to f16", "percent", 100) as counter:
-        llama_cpp.convert(llama, model, f16, name, lambda done, _: counter.at(done), report.warn)
-    threads = len(os.sched_getaffinity(0))
-    tensors = read_gguf(f16).tensors
-    for quant_type, path in partials.items():
-        if path == f16:
-            continue
-        started = time.monotonic()
-        with report.phase(f"quantizing to {quant_type}", "tensor", tensors) as counter:
-            llama_cpp.quantize(llama, f16, path, quant_type, threads, lambda done, _: counter.at(done), report.log)
-        rate = f16.stat().st_size / (time.monotonic() - started)
-        report.metric("cutoff_convert_bytes_per_second", rate, quant_type=quant_type)
-
-
-def _check_files(f16: Path, partials: Mapping[QuantType, Path], report: Reporter) -> None:
-    """Reads every file back; all must have the tensors and vocabulary of the 16-bit one."""
-    whole = read_gguf(f16)
-    for quant_type, path in partials.items():
-        facts = read_gguf(path)
-        if _shape(facts) != _shape(whole):
-            raise CheckFailed(
-                f"the {quant_type} file has {_shape(facts)}, the f16 file {_shape(whole)}", "convert again"
-            )
-        share = facts.size_bytes / whole.size_bytes
-        report.log(f"{quant_type}: {facts.size_bytes / 1e6:.1f} MB, {share:.0%} of 16 bit, {facts.tensors} tensors")
-
-
-def _shape(facts: GgufFacts) -> tuple[str, int, int, bool]:
-    return facts.architecture, facts.tensors, facts.vocabulary, facts.has_template
-
-
-def _check_tokens(
-    llama: LlamaCpp,
+    workshop: Workshop,
+    weights: Weights,
     template: PromptTemplate,
     partials: Mapping[QuantType, Path],
-    questions: Sequence[str],
-    report: Reporter,
-) -> int:
-    """Asks the smallest file: the vocabulary is the same in all of them."""
-    smallest = min(partials.values(), key=lambda path: path.stat().st_size)
-    with serve(llama, smallest, _PARITY_CONTEXT, threads=1) as server:
-        probes = check_parity(template, server, questions)
-    report.log(f"tokens of {probes} prompts are the same in transformers and llama.cpp")
-    return probes
+    whole: Path | None,
+) -> tuple[dict[QuantType, Made], int]:
+    """Makes and checks all files; a 16-bit one that nobody asked for is gone once the last type is made of it."""
+    order, checks = workshop.order, workshop.checks
+    with _scratch(order.folder / f".{order.name}.16-bit.partial", whole) as sixteen:
+        made: dict[QuantType, Made] = {weights.sixteen_bit: workshop.write_floats(weights.sixteen_bit, sixteen)}
+        facts = read_gguf(sixteen)
+        probes = check_tokens_and_answer(
+            workshop.llama, sixteen, weights.sixteen_bit, template, order.questions, checks
+        )
+        reading = Reading(workshop, template, facts.context)
+        baseline = reading.whole(weights.sixteen_bit, sixteen)
+        with _scratch(order.folder / f".{order.name}.imatrix.gguf.partial") as imatrix:
+            if order.with_imatrix:
+                tokens = count_tokens(template, order.calibration)
+                workshop.importance(sixteen, imatrix, tokens, facts.context)
+            for quant_type, path in partials.items():
+                if quant_type == weights.sixteen_bit:
+                    continue
+                if is_float(quant_type):
+                    made[quant_type] = workshop.write_floats(quant_type, path, sixteen)
+                else:
+                    own = imatrix if quant_type in order.with_imatrix else None
+                    made[quant_type] = workshop.quantize(quant_type, sixteen, path, facts.tensors, own)
+    for quant_type, path in partials.items():
+        if quant_type != weights.sixteen_bit:
+            reading.quantized(quant_type, path, baseline)
+            check_answer(workshop.llama, path, quant_type, order.questions, checks)
+    return {quant_type: made[quant_type] for quant_type in partials}, probes
+
+
+@contextmanager
+def _scratch(path: Path, lasting: Path | None = None) -> Iterator[Path]:
+    """A file that is gone when the block ends; `lasting` is taken instead where it is given, and stays."""
+    if lasting is not None:
+        yield lasting
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _hash(path: Path, partial: Path, checks: Checks) -> Published:
+    """What a file will be under its final name."""
+    with checks.row("sha256", path.name) as row:
+        file = Published(path, partial.stat().st_size, sha256_of(partial))
+        row.passed(file.sha256, "in the manifest")
+    return file

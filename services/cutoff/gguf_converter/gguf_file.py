@@ -57,6 +57,19 @@ def read_gguf(path: Path) -> GgufFacts:
     return facts
 
 
+def chat_template(path: Path) -> str:
+    """The chat template a GGUF carries; "" when it has none.
+
+    Raises:
+        NotFound, CheckFailed: As `read_gguf`.
+    """
+    from gguf import GGUFReader
+
+    if not read_gguf(path).has_template:
+        return ""
+    return str(_field(GGUFReader(path), "tokenizer.chat_template"))
+
+
 def _field(reader: Any, name: str) -> Any:
     field = reader.get_field(name)
     return None if field is None else field.contents()

@@ -1,43 +1,27 @@
-"""Puts one GGUF into LM Studio's tree: <models>/<publisher>/<model_name>/<model_name>-<TYPE>.gguf.
+"""Puts one GGUF into LM Studio's tree, <models>/<publisher>/<model_name>/<model_name>-<TYPE>.gguf, and removes it.
 
-A model folder holds exactly one GGUF, a real file that everyone may read. What cutoff installed before under
-the same name is replaced; what anybody else put there is never touched. Which is which is written down outside
-of the tree (LM Studio wants nothing else in it): one record per model folder, with the SHA-256 of every file
-cutoff put there.
+A model folder holds exactly one GGUF, a real file. The same content again changes nothing; other content gives way
+only when install.replace says so (`install_checks`). What cutoff put there is written down (`install_records`).
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import hashlib
-import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from cutoff.artifacts import Published, Roots, publishing, require_space, sha256_of
-from cutoff.errors import AlreadyExists, CheckFailed, DiskFull, Fault, InvalidInput, Refused
+from cutoff.artifacts import Published, Roots, publishing, sha256_of
+from cutoff.errors import DiskFull, Refused
 from cutoff.gguf_converter.gguf_file import read_gguf
+from cutoff.gguf_converter.install_checks import ANOTHER_FOLDER, Wanted, check_folder, model_folder, to_replace
+from cutoff.gguf_converter.install_place import How, match, place
+from cutoff.gguf_converter.install_records import RECORDS, Record
 from cutoff.gguf_converter.quant_types import file_name
-from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec import InstallSpec
-from cutoff.spec.job import QuantType
+from cutoff.spec.quant_types import QuantType
 from cutoff.stage.report import Reporter
-from cutoff.v1 import job_pb2
-
-RECORDS = "installed"
-"""The folder of the records, below the artifacts root."""
-
-_CHUNK = 8 << 20
-_ANOTHER_FOLDER = (
-    "set LMSTUDIO_MODELS (--lmstudio_models) to LM Studio's models folder, "
-    "and make it writable for the user cutoff runs as: sudo chown UID:GID FOLDER (in containers CUTOFF_UID, CUTOFF_GID)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,82 +30,9 @@ class Installed:
 
     file: Published
     changed: bool
-    """False when the very same file was there already."""
-
-
-def install_spec(publisher: str, model_name: str) -> InstallSpec:
-    """Where to install, checked.
-
-    Raises:
-        InvalidInput: A name is no plain name.
-    """
-    try:
-        return InstallSpec(publisher=publisher, model_name=model_name)
-    except ValidationError as error:
-        fix = "begin with a letter or digit; use letters, digits, '.', '_' and '-'"
-        faults = [Fault(str(one["loc"][0]), f"{one['input']!r} is not a plain name", fix) for one in error.errors()]
-        raise InvalidInput(faults) from error
-
-
-def requested_spec(spec: job_pb2.InstallSpec) -> InstallSpec:
-    """Where a request wants to install, checked; what it leaves out has the specification's default.
-
-    Raises:
-        InvalidInput: A name is no plain name.
-    """
-    defaults = InstallSpec()
-    return install_spec(spec.publisher or defaults.publisher, spec.model_name or defaults.model_name)
-
-
-def check_install(roots: Roots, spec: job_pb2.InstallSpec, llama_cpp_path: str = "") -> Path:
-    """`check_folder` for the service: answers CheckInstall. A missing llama.cpp is noticed here too: it is early.
-
-    Raises:
-        InvalidInput: A name is no plain name.
-        NotFound: The llama.cpp the job asks for is not there.
-        Refused, AlreadyExists: As `check_folder`.
-    """
-    folder = check_folder(roots.models, requested_spec(spec), roots.artifacts / RECORDS)
-    LlamaCpp.of_job(roots.cache, llama_cpp_path)
-    return folder
-
-
-def remove_leftovers(roots: Roots, spec: InstallSpec) -> None:
-    """Removes what an installation that was killed left in its model's folder.
-
-    Only under the record's lock: a partial file is of its holder. Where another installation has the lock by now,
-    that one has removed the leftovers; where they cannot be removed, the next one will.
-    """
-    folder, records = roots.models / spec.publisher / spec.model_name, roots.artifacts / RECORDS
-    if folder.is_dir() and records.is_dir():
-        with suppress(OSError), _Record.locked(folder, records, wait=False):
-            _sweep(folder)
-
-
-def check_folder(models_root: Path, spec: InstallSpec, records: Path) -> Path:
-    """Says at once whether a model could be installed under this name; writes nothing.
-
-    Args:
-        models_root: LM Studio's models folder; it need not exist yet.
-        spec: Publisher and model name.
-        records: Where it is written down what cutoff installed.
-
-    Returns:
-        The folder the model would be installed in.
-
-    Raises:
-        Refused: The folder cannot be made or written.
-        AlreadyExists: It holds a GGUF that cutoff did not put there.
-    """
-    folder = models_root / spec.publisher / spec.model_name
-    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not nearest.is_dir():
-        raise Refused(f"{nearest} is not a folder, so {folder} cannot be made", _ANOTHER_FOLDER)
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise Refused(f"{nearest} cannot be written, so nothing can be installed in {folder}", _ANOTHER_FOLDER)
-    if folder.is_dir():
-        _own_files(folder, _Record.of(folder, records))
-    return folder
+    """False when the very same content was there already."""
+    how: How | None
+    """How it got there; None when it was there."""
 
 
 def install_gguf(
@@ -133,116 +44,111 @@ def install_gguf(
     report: Reporter,
     sha256: str = "",
     still_counts: Callable[[], None] = lambda: None,
+    immutable: bool = False,
 ) -> Installed:
-    """Copies a GGUF into LM Studio's tree; it appears there whole or not at all.
+    """Installs a GGUF; it appears in LM Studio's tree whole or not at all.
 
     Args:
         gguf: The file to install.
         quant_type: Becomes part of its name.
-        models_root: LM Studio's models folder; made when missing.
-        spec: Publisher and model name.
+        models_root: LM Studio's models folder; made when missing. What is made in it has its owner and permissions.
+        spec: Publisher and model name, and whether another model of that name may be replaced.
         records: As in `check_folder`.
         report: Hears of progress and of the installed file (artifact kind "installed").
         sha256: What the file's content must be; empty: as it is now.
         still_counts: Called immediately before the rename; raises to stop it.
+        immutable: Whether nobody ever writes into `gguf`, as with a job's artifact: it may then be hard-linked.
 
     Raises:
         Refused, AlreadyExists: As `check_folder`.
-        CheckFailed: The GGUF is damaged, not the one that was asked for, or was not copied faithfully.
+        CheckFailed: The GGUF is damaged, not the one that was asked for, or was not placed faithfully.
         DiskFull: The models folder's file system has too little room.
     """
-    folder = check_folder(models_root, spec, records)
     read_gguf(gguf)
+    wanted = Wanted(quant_type, sha256 or sha256_of(gguf))
+    folder = check_folder(models_root, spec, wanted, records)
     target = folder / file_name(spec.model_name, quant_type)
-    with _refusals(folder), _Record.locked(folder, records) as record:
-        _make_folder(folder)
-        own = _own_files(folder, record)
-        wanted = sha256 or sha256_of(gguf)
-        changed = target not in own or sha256_of(target) != wanted
-        if changed:
-            require_space(folder, gguf.stat().st_size, f"installing {target.name}")
+    how: How | None = None
+    with _refusals(folder), Record.locked(folder, records) as record:
+        _make_folder(folder, models_root)
+        model_folder(models_root, spec)  # what was checked before the lock was waited for may have changed
+        others = to_replace(folder, spec, wanted, record)
+        if not target.is_file() or target in others:
             with publishing(target) as partial:
-                _copy(gguf, partial, wanted, report)
+                how = place(gguf, partial, wanted.sha256, models_root, report, immutable)
                 still_counts()
                 # Before the rename: a crash in between must not turn our own file into a foreign one.
-                record.add(wanted, partial)
-        for path in own - {target}:
+                record.add(wanted.sha256, partial)
+        for path in others - {target}:
             path.unlink()
             report.log(f"removed {path}, which {target.name} takes the place of")
-    installed = Installed(Published(target, target.stat().st_size, wanted), changed)
-    report.log(f"installed {target}" if changed else f"{target} is installed already")
+    installed = Installed(Published(target, target.stat().st_size, wanted.sha256), how is not None, how)
+    report.log(f"installed {target} ({how})" if how else f"{target} is installed already")
     report.artifact("installed", installed.file, quant_type=quant_type)
     return installed
 
 
-class _Record:
-    """What cutoff put into one model folder: size, modification time and SHA-256 of each file."""
+def uninstall_gguf(models_root: Path, spec: InstallSpec, records: Path, sha256: str) -> Path | None:
+    """Removes the file of this content from its model's folder, and the folder with it when nothing else is in there.
 
-    def __init__(self, path: Path, folder: Path) -> None:
-        self._path = path
-        self._folder = folder
-        self._files: list[dict[str, str | int]] = json.loads(path.read_text())["files"] if path.is_file() else []
+    Args:
+        models_root: LM Studio's models folder.
+        spec: Publisher and model name.
+        records: As in `check_folder`.
+        sha256: Of the file's content.
 
-    @classmethod
-    def of(cls, folder: Path, records: Path) -> _Record:
-        """The record of a model folder as it is now; empty when nothing was installed in it."""
-        mark = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]  # models roots may differ
-        return cls(records / f"{folder.parent.name}-{folder.name}-{mark}.json", folder)
+    Returns:
+        The file that was removed; None when none of that content was there, or cutoff has put another there since.
 
-    @classmethod
-    @contextmanager
-    def locked(cls, folder: Path, records: Path, wait: bool = True) -> Iterator[_Record]:
-        """The record, while no other process installs into the same folder.
-
-        Raises:
-            BlockingIOError: One does, and this one does not wait.
-        """
-        records.mkdir(parents=True, exist_ok=True)
-        lock = cls.of(folder, records)._path.with_suffix(".lock")
-        with lock.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            yield cls.of(folder, records)
-
-    def add(self, sha256: str, path: Path) -> None:
-        """Writes down a file that is about to be installed."""
-        status = path.stat()
-        entry: dict[str, str | int] = {"sha256": sha256, "size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-        self._files = [known for known in self._files if known["sha256"] != sha256] + [entry]
-        with publishing(self._path) as partial:
-            partial.write_text(json.dumps({"folder": str(self._folder), "files": self._files}, indent=2) + "\n")
-
-    def has(self, path: Path) -> bool:
-        """Whether cutoff put this file there. It is only read through when its date is not the one it had."""
-        if path.is_symlink() or not path.is_file():
-            return False
-        status = path.stat()
-        alike = [known for known in self._files if known["size_bytes"] == status.st_size]
-        if any(known["mtime_ns"] == status.st_mtime_ns for known in alike):
-            return True
-        return bool(alike) and sha256_of(path) in {known["sha256"] for known in alike}
+    Raises:
+        Refused: The file was changed since it was installed, or cannot be removed.
+    """
+    folder = model_folder(models_root, spec)
+    if not folder.is_dir():
+        return None
+    with _refusals(folder), Record.locked(folder, records) as record:
+        _sweep(folder)
+        found = [path for path in sorted(folder.glob("*.gguf")) if path.is_file() and not path.is_symlink()]
+        ours = next((path for path in found if record.sha256_of(path) == sha256), None)
+        if ours is None:
+            changed = [path for path in found if path.name.startswith(f"{spec.model_name}-") and not record.has(path)]
+            if changed:
+                what = f"{changed[0]} is not what the job installed, or was changed since; it stays as it is"
+                raise Refused(what, "remove it yourself, if nobody needs it")
+            return None
+        ours.unlink()
+        record.forget(sha256)
+        with suppress(OSError):  # somebody keeps something else in it
+            folder.rmdir()
+    return ours
 
 
-def _own_files(folder: Path, record: _Record) -> set[Path]:
-    """The GGUF files in a model folder, all of which must be cutoff's."""
-    found = {path for path in folder.iterdir() if path.suffix.lower() == ".gguf"}
-    foreign = sorted(path for path in found if not record.has(path))
-    if foreign:
-        raise AlreadyExists(
-            f"{foreign[0]} was not installed by cutoff, or was changed since; it stays as it is",
-            "choose another model_name (--model_name), or move that file away",
-        )
-    return found
+def remove_leftovers(roots: Roots, spec: InstallSpec) -> None:
+    """Removes what an installation that was killed left in its model's folder.
+
+    Only under the record's lock: a partial file is of its holder. Where another installation has the lock by now,
+    that one has removed the leftovers; where they cannot be removed, the next one will.
+    """
+    records = roots.artifacts / RECORDS
+    with suppress(OSError, Refused):
+        folder = model_folder(roots.models, spec)
+        if folder.is_dir() and records.is_dir():
+            with Record.locked(folder, records, wait=False):
+                _sweep(folder)
 
 
-def _make_folder(folder: Path) -> None:
-    """Makes the model's folder and its parents, readable for the user LM Studio runs as."""
+def _make_folder(folder: Path, models_root: Path) -> None:
+    """Makes the model's folder and its parents; those below the models folder are like it."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         for path in reversed(missing):
             path.mkdir(exist_ok=True)
-            path.chmod(0o755)
+            if path.is_relative_to(models_root) and path != models_root:
+                match(path, models_root)
+            else:
+                path.chmod(0o755)  # whatever the umask: LM Studio may run as somebody else
     except OSError as error:  # what os.access could not tell before, as on a network file system
-        raise Refused(f"{folder} cannot be made: {error.strerror}", _ANOTHER_FOLDER) from error
+        raise Refused(f"{folder} cannot be made: {error.strerror}", ANOTHER_FOLDER) from error
     _sweep(folder)
 
 
@@ -250,22 +156,6 @@ def _sweep(folder: Path) -> None:
     """Removes half-written files; whoever calls it holds the lock, so that they are of nobody who is at work."""
     for leftover in folder.glob(f".{folder.name}-*.gguf.partial"):
         leftover.unlink()
-
-
-def _copy(source: Path, target: Path, sha256: str, report: Reporter) -> None:
-    """Copies a file, comparing its content with the SHA-256 on the way in and again as it lies there."""
-    digest = hashlib.sha256()
-    total = source.stat().st_size
-    with report.phase("installing", "byte", total) as counter, source.open("rb") as old, target.open("wb") as new:
-        while chunk := old.read(_CHUNK):
-            digest.update(chunk)
-            new.write(chunk)
-            counter.at(old.tell())
-    target.chmod(0o644)
-    if digest.hexdigest() != sha256:
-        raise CheckFailed(f"{source} is not the file that was to be installed: its SHA-256 differs", "convert again")
-    if sha256_of(target) != sha256:
-        raise CheckFailed(f"{target.parent} does not hold what was written to it", "check that disk")
 
 
 @contextmanager
@@ -277,5 +167,5 @@ def _refusals(folder: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"the disk of {folder} is full", "free space there") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise Refused(f"{error.filename or folder} cannot be written: {error.strerror}", _ANOTHER_FOLDER) from error
+            raise Refused(f"{error.filename or folder} cannot be written: {error.strerror}", ANOTHER_FOLDER) from error
         raise

@@ -23,9 +23,9 @@ EDGE_CASES = (
     "two  spaces\n\n\ttabs and  lines  ",
     "1969, 12,345.67 and 0x1F; snake_case CamelCase don't can’t “quoted”",  # noqa: RUF001 - typographic quotes
     "<b>not a token</b> [INST] ### Instruction: {{ braces }} {% no template %}",
-    "What is the longest question that anybody has asked about the history of bridges? " * 60,
+    "What is the longest question that anybody has asked about the history of bridges? " * 200,
 )
-"""What tokenizers disagree about most."""
+"""What tokenizers disagree about most; the last is longer than 2,000 tokens."""
 
 MAX_JOB_QUESTIONS = 200
 """Of the job's own data so many are compared, and each takes about a millisecond."""
@@ -33,6 +33,15 @@ MAX_JOB_QUESTIONS = 200
 _ANSWER = "I don't have information about that."
 _AROUND = 4
 """Tokens shown on either side of the first that differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What was compared, and found the same."""
+
+    prompts: int
+    longest: int
+    """Tokens of the longest of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,7 @@ class _Case:
     got: list[int]
 
 
-def check_parity(template: PromptTemplate, server: LlamaServer, questions: Sequence[str] = ()) -> int:
+def check_parity(template: PromptTemplate, server: LlamaServer, questions: Sequence[str] = ()) -> Compared:
     """Compares templates and tokens of the two sides.
 
     Args:
@@ -52,24 +61,24 @@ def check_parity(template: PromptTemplate, server: LlamaServer, questions: Seque
         server: The GGUF side.
         questions: Questions of the job's own data, on top of the built-in ones.
 
-    Returns:
-        How many prompts were compared.
-
     Raises:
         CheckFailed: They differ; the message shows the first token that does, the remedy names the likely cause.
     """
     probes = [*DOCUMENT_QUESTIONS, *EDGE_CASES, *questions[:MAX_JOB_QUESTIONS]]
+    longest = 0
     for question in probes:
         prompt = template.prompt(question)
         rendered = server.apply_template([{"role": "user", "content": question}])
         _compare_text(template, prompt, rendered)
-        _compare(template, _Case(prompt, template.ids([prompt])[0], server.tokenize(rendered, add_special=True)))
+        ids = template.ids([prompt])[0]
+        _compare(template, _Case(prompt, ids, server.tokenize(rendered, add_special=True)))
+        longest = max(longest, len(ids))
     # A whole conversation: the answer's tokens too, and the one that ends the turn.
     full = template.full(DOCUMENT_QUESTIONS[0], _ANSWER)
     _compare(template, _Case(full, template.ids([full])[0], server.tokenize(_bare(template, full), add_special=True)))
     stop = template.stop
     _compare(template, _Case(stop, template.ids([stop])[0], server.tokenize(stop, add_special=False)))
-    return len(probes)
+    return Compared(len(probes), longest)
 
 
 def _bare(template: PromptTemplate, text: str) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 import grpc.aio
 
 from cutoff.artifacts import Roots
-from cutoff.gguf_converter.install import check_install, remove_leftovers, requested_spec
+from cutoff.gguf_converter.install import remove_leftovers, uninstall_gguf
+from cutoff.gguf_converter.install_checks import check_install, requested_spec
+from cutoff.gguf_converter.install_records import RECORDS
 from cutoff.stage import server
 from cutoff.stage.runs import Runs
 from cutoff.v1 import gguf_converter_pb2, gguf_converter_pb2_grpc
@@ -30,11 +32,18 @@ class GgufConverterServicer(gguf_converter_pb2_grpc.GgufConverterServiceServicer
         async for event in self._runs.run(request, "cutoff.gguf_converter.work:convert"):
             yield gguf_converter_pb2.ConvertResponse(event=event)
 
+    async def WriteCard(
+        self, request: gguf_converter_pb2.WriteCardRequest, context: Any
+    ) -> AsyncIterator[gguf_converter_pb2.WriteCardResponse]:
+        """Writes the model card."""
+        async for event in self._runs.run(request, "cutoff.gguf_converter.work:write_card"):
+            yield gguf_converter_pb2.WriteCardResponse(event=event)
+
     async def CheckInstall(
         self, request: gguf_converter_pb2.CheckInstallRequest, context: Any
     ) -> gguf_converter_pb2.CheckInstallResponse:
         """Says whether a model could be installed."""
-        folder = await asyncio.to_thread(check_install, self._roots, request.spec, request.llama_cpp_path)
+        folder = await asyncio.to_thread(check_install, self._roots, request)
         return gguf_converter_pb2.CheckInstallResponse(folder=str(folder))
 
     async def Install(
@@ -46,6 +55,14 @@ class GgufConverterServicer(gguf_converter_pb2_grpc.GgufConverterServiceServicer
             if event.HasField("failed"):
                 await asyncio.to_thread(remove_leftovers, self._roots, spec)
             yield gguf_converter_pb2.InstallResponse(event=event)
+
+    async def Uninstall(
+        self, request: gguf_converter_pb2.UninstallRequest, context: Any
+    ) -> gguf_converter_pb2.UninstallResponse:
+        """Removes one GGUF from the models folder."""
+        roots, spec = self._roots, requested_spec(request.spec)
+        removed = await asyncio.to_thread(uninstall_gguf, roots.models, spec, roots.artifacts / RECORDS, request.sha256)
+        return gguf_converter_pb2.UninstallResponse(path=str(removed or ""))
 
 
 def register(grpc_server: grpc.aio.Server, runs: Runs, roots: Roots) -> Sequence[str]:

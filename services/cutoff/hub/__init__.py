@@ -3,9 +3,10 @@
 Nothing here imports torch.
 """
 
-from cutoff.hub.base_model import BaseModel, resolve_base_model
-from cutoff.hub.model_folder import check_model_folder
-from cutoff.hub.packing import Quantization, packing
+from cutoff.hub.base_model import BaseModel, local_base_model, resolve_base_model
+from cutoff.hub.model_card import license_of
+from cutoff.hub.model_folder import check_model_folder, weights_digest
+from cutoff.hub.quantized_base import TrainedOn, bits_and_bytes
 from cutoff.hub.remote_code import trusts_remote_code
 from cutoff.hub.tokenizer import adds_bos, load_tokenizer, special_tokens
 from cutoff.hub.tokenizer_files import PROBE_QUESTIONS, carry_tokenizer, tokenizer_files
@@ -13,14 +14,17 @@ from cutoff.hub.tokenizer_files import PROBE_QUESTIONS, carry_tokenizer, tokeniz
 __all__ = [
     "PROBE_QUESTIONS",
     "BaseModel",
-    "Quantization",
+    "TrainedOn",
     "adds_bos",
+    "bits_and_bytes",
     "carry_tokenizer",
     "check_model_folder",
+    "license_of",
     "load_tokenizer",
-    "packing",
+    "local_base_model",
     "resolve_base_model",
     "special_tokens",
     "tokenizer_files",
     "trusts_remote_code",
+    "weights_digest",
 ]

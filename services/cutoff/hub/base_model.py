@@ -11,7 +11,7 @@ from pathlib import Path
 from cutoff.hub.fetch import Progress, fetch
 from cutoff.hub.model_folder import check_model_folder, weight_files
 
-__all__ = ["BaseModel", "Progress", "check_model_folder", "resolve_base_model", "weight_files"]
+__all__ = ["BaseModel", "Progress", "check_model_folder", "local_base_model", "resolve_base_model", "weight_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,14 @@ class BaseModel:
     """As the user names it, without a revision: a hub id or a folder."""
     revision: str | None
     """The commit of a hub model."""
+
+
+def local_base_model(name: str) -> BaseModel | None:
+    """The folder that a name stands for, unchecked; None where it is a hub id."""
+    folder = Path(name).expanduser()
+    if name.startswith(("/", "./", "../", "~")) or folder.is_dir():
+        return BaseModel(folder.resolve(), str(folder.resolve()), None)
+    return None
 
 
 def resolve_base_model(name: str, on_bytes: Progress | None = None) -> BaseModel:
@@ -41,10 +49,10 @@ def resolve_base_model(name: str, on_bytes: Progress | None = None) -> BaseModel
         Unavailable: The hub does not answer, and the cache does not hold the model.
         CheckFailed: What came is not what the hub announced.
     """
-    folder = Path(name).expanduser()
-    if name.startswith(("/", "./", "../", "~")) or folder.is_dir():
-        check_model_folder(folder)
-        return BaseModel(folder.resolve(), str(folder.resolve()), None)
+    local = local_base_model(name)
+    if local:
+        check_model_folder(local.path)
+        return local
     hub_id, _, revision = name.partition("@")
     snapshot = fetch(hub_id, revision or None, on_bytes or (lambda _done, _total: None))
     check_model_folder(snapshot.folder)

@@ -1,7 +1,7 @@
 """Fetches a hub model at one commit into the shared cache; without a network, takes what the cache has.
 
-Only weights in safetensors, configuration and tokenizer files are fetched: pickles could run code, and nothing here
-ever does.
+Only weights in safetensors, configuration, tokenizer files, licence and model card are fetched: pickles could run
+code, and nothing here ever does.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from cutoff.artifacts import require_space
 from cutoff.errors import CutoffError, Fault, InvalidInput, NotFound, Refused, Unavailable
 from cutoff.hub.download import download, is_hash
 from cutoff.hub.hub_errors import hub_errors
+from cutoff.hub.model_card import CARD
 from cutoff.hub.model_folder import INDEX, check_description
 from cutoff.hub.remote_code import CODE_FILES, allowed_commits
 from cutoff.hub.snapshot import Snapshot, cached_snapshot, is_commit
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 _WEIGHTS = ("model.safetensors", "model-*.safetensors", INDEX)
-_FETCHED = (*_WEIGHTS, *TOKENIZER_FILES, "config.json", "generation_config.json", "LICENSE*")
+_FETCHED = (*_WEIGHTS, *TOKENIZER_FILES, "config.json", "generation_config.json", "LICENSE*", CARD)
 _TIMEOUT = 20.0
 
 Progress = Callable[[int, int], None]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cutoff.artifacts import sha256_of
 from cutoff.errors import Fault, InvalidInput, NotFound
 from cutoff.hub.remote_code import ALLOW_LIST, brings_code, is_known, snapshot_name, trusts_remote_code
 from cutoff.hub.tokenizer_files import tokenizer_files
@@ -52,6 +54,12 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / name for name in names]
     single = folder / _SINGLE
     return [single] if single.is_file() else []
+
+
+def weights_digest(folder: Path) -> str:
+    """A SHA-256 of what a model computes: of its configuration and all its weights, wherever the folder lies."""
+    digests = [sha256_of(path) for path in (folder / "config.json", *weight_files(folder))]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _config_faults(folder: Path) -> Iterator[Fault]:

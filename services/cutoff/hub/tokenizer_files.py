@@ -73,12 +73,12 @@ def carry_tokenizer(source: Path, target: Path, tokenizer: PreTrainedTokenizerBa
 def _complete(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
     """Adds the keys llama.cpp reads where they lack; what is there stays as it is."""
     config.setdefault("add_bos_token", adds_bos(tokenizer))
-    if not config.get("added_tokens_decoder"):
-        fields = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
-        config["added_tokens_decoder"] = {
-            str(number): {field: getattr(token, field) for field in fields}
-            for number, token in sorted(tokenizer.added_tokens_decoder.items())
-        }
+    fields = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+    typed = {
+        str(number): {field: getattr(token, field) for field in fields}
+        for number, token in sorted(tokenizer.added_tokens_decoder.items())
+    }
+    config["added_tokens_decoder"] = typed | (config.get("added_tokens_decoder") or {})
 
 
 def _stored_template(folder: Path, config: dict[str, Any]) -> object:

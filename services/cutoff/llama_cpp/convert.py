@@ -1,15 +1,21 @@
-"""Makes GGUF files: convert_hf_to_gguf.py for the 16-bit one, llama-quantize for the others."""
+"""A Hugging Face model as one GGUF of whole floats: llama.cpp's convert_hf_to_gguf.py."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 from cutoff.llama_cpp.location import LlamaCpp
 from cutoff.llama_cpp.programs import run_program
+
+OutType = Literal["f32", "f16", "bf16", "q8_0"]
+"""What the script writes by itself."""
 
 OnProgress = Callable[[int, int], None]
 """Told (units done, units in all)."""
@@ -17,8 +23,8 @@ OnProgress = Callable[[int, int], None]
 OnNote = Callable[[str], None]
 """Told a line a person may want to read."""
 
+_WITH_METADATA = Path(__file__).with_name("script_with_metadata.py")
 _WRITTEN = re.compile(r"Writing:\s+(\d+)%")
-_TENSOR = re.compile(r"^\[\s*(\d+)/\s*(\d+)\]")
 _NO_SCALING = "Unknown RoPE type: default"
 """What the script says of every model transformers 5 saved: it scales no positions, which is what is meant."""
 
@@ -27,7 +33,7 @@ _NO_CODE = {"HF_MODULES_CACHE": os.devnull}
 """The script trusts any code beside a tokenizer; transformers must copy it here first, and cannot."""
 
 _UPDATE = "or give a newer llama.cpp by --llama_cpp_path (convert.llama_cpp_path in job.yaml)"
-_CONVERT_REMEDIES = {
+_REMEDIES = {
     "BPE pre-tokenizer was not": f"llama.cpp does not know this tokenizer: take another base model, {_UPDATE}",
     "is not supported": f"llama.cpp does not know this architecture: take another base model, {_UPDATE}",
     "No such file or directory": "check that all files of the model are in its folder",
@@ -36,22 +42,34 @@ _CONVERT_REMEDIES = {
 }
 
 
-def _ignore(line: str) -> None:
+def ignore(line: str) -> None:
+    """Hears a note and does nothing."""
     del line
 
 
 def convert(
-    llama: LlamaCpp, model: Path, target: Path, name: str, on_progress: OnProgress, on_note: OnNote = _ignore
+    llama: LlamaCpp,
+    model: Path,
+    target: Path,
+    name: str,
+    on_progress: OnProgress,
+    on_note: OnNote = ignore,
+    out_type: OutType = "f16",
+    general: Mapping[str, Any] | None = None,
+    own: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a Hugging Face model as one f16 GGUF. Nothing is fetched: the model's folder must be complete.
+    """Writes a Hugging Face model as one GGUF. Nothing is fetched: the model's folder must be complete.
 
     Args:
         llama: The llama.cpp to use.
         model: A folder with config.json, safetensors and tokenizer files.
         target: The GGUF to write.
         name: The model's name inside the GGUF.
-        on_progress: Gets percent written and 100.
+        on_progress: Gets percent of the bytes written, tensor by tensor, and 100.
         on_note: Gets the script's warnings.
+        out_type: What its weights become; vectors stay f32.
+        general: Metadata with keys of `general.*`, in the form of the script's --metadata.
+        own: Further keys, whose values are texts.
 
     Raises:
         ProgramFailed, OutOfMemory, DiskFull: The script failed.
@@ -65,42 +83,12 @@ def convert(
 
     # A checkout of the user's own imports its own gguf-py, which may be newer than the one installed here.
     environment = {**_OFFLINE, **_NO_CODE, "PYTHONPATH": str(llama.folder / "gguf-py")}
-    script = [sys.executable, str(llama.convert_script), str(model), "--outfile", str(target), "--outtype", "f16"]
-    what = f"converting {model} to GGUF"
-    run_program([*script, "--model-name", name], what, on_line, environment, _CONVERT_REMEDIES)
-
-
-def quantize(
-    llama: LlamaCpp,
-    source: Path,
-    target: Path,
-    quant_type: str,
-    threads: int,
-    on_progress: OnProgress,
-    on_note: OnNote = _ignore,
-) -> None:
-    """Quantizes a 16-bit GGUF.
-
-    Args:
-        llama: The llama.cpp to use.
-        source: The 16-bit GGUF.
-        target: The GGUF to write.
-        quant_type: As the user writes it: "q4_k_m".
-        threads: How many threads to use.
-        on_progress: Gets tensors done and tensors in all.
-        on_note: Gets a line for each tensor that could not be stored in the type asked for (its rows are no
-            multiple of 256, say) and was stored in a larger one.
-
-    Raises:
-        ProgramFailed, OutOfMemory, DiskFull: llama-quantize failed.
-    """
-
-    def on_line(line: str) -> None:
-        if found := _TENSOR.match(line):
-            on_progress(int(found[1]), int(found[2]))
-        if "fallback" in line:
-            on_note(line)
-
-    command = [str(llama.quantize), str(source), str(target), quant_type.upper(), str(threads)]
-    remedies = {"failed to quantize": "the 16-bit file may be damaged: convert again, with --quant_type f16 first"}
-    run_program(command, f"quantizing to {quant_type}", on_line, remedies=remedies)
+    with tempfile.TemporaryDirectory(prefix="cutoff-") as scratch:
+        for file, values in (("general.json", general), ("own.json", own)):
+            (Path(scratch) / file).write_text(json.dumps(dict(values or {})), encoding="utf-8")
+        command = [
+            *(sys.executable, "-P", str(_WITH_METADATA), f"{scratch}/own.json"),
+            *(str(llama.convert_script), str(model), "--outfile", str(target), "--outtype", out_type),
+            *("--model-name", name, "--metadata", f"{scratch}/general.json"),
+        ]
+        run_program(command, f"converting {model} to GGUF", on_line, environment, _REMEDIES)

@@ -16,6 +16,9 @@ _BACKENDS = ("cuda", "hip", "vulkan", "cpu")
 _PROGRAM_FOLDERS = ("build/bin", "bin", ".")
 """Where a llama.cpp keeps its programs: a cmake build in the checkout, the pinned build, loose beside the script."""
 
+_PROGRAMS = ("llama-quantize", "llama-server", "llama-imatrix")
+_FILLED_IN = _PROGRAMS[1:]
+
 _MAKE = "run `make llama-cpp`, which builds the pinned version once (about 11 minutes on two cores)"
 
 
@@ -23,13 +26,14 @@ _MAKE = "run `make llama-cpp`, which builds the pinned version once (about 11 mi
 class LlamaCpp:
     """One llama.cpp and its programs; every path exists.
 
-    `server` may come from another build than the rest: a checkout need not have built llama-server.
+    `server` and `imatrix` may come from another build than the rest: a checkout need not have built them.
     """
 
     folder: Path
     convert_script: Path
     quantize: Path
     server: Path
+    imatrix: Path
 
     @classmethod
     def find(cls, cache: Path, path: Path | None = None) -> LlamaCpp:
@@ -38,29 +42,32 @@ class LlamaCpp:
         Args:
             cache: The cache root (CUTOFF_CACHE), below which the pinned build is.
             path: A llama.cpp of the user's own, used as it is. The pinned build fills in for its llama-server
-                where it has none.
+                and llama-imatrix where it has none.
 
         Raises:
             NotFound: A folder or a program in it is missing.
         """
         if path is None:
             return cls._at(pinned_folder(cache), _MAKE)
-        remedy = "build it there (cmake --build build --target llama-quantize llama-server), or leave the path out"
         if not path.is_dir():
             leave_out = "give its folder, or leave the path out: the pinned build is used"
             raise NotFound(f"llama.cpp not found at: {path}", leave_out)
-        if _program(path, "llama-server"):
-            return cls._at(path, remedy)
-        pinned = cls._at(pinned_folder(cache), _MAKE)
-        return cls(path, *_converters(path, remedy), server=pinned.server)
+        remedy = f"build it there (cmake --build build --target {' '.join(_PROGRAMS)}), or leave the path out"
+        lacking = [name for name in _FILLED_IN if _program(path, name) is None]
+        return cls._at(path, remedy, cls._at(pinned_folder(cache), _MAKE) if lacking else None)
 
     @classmethod
-    def _at(cls, folder: Path, remedy: str) -> LlamaCpp:
-        script, quantize = _converters(folder, remedy)
-        server = _program(folder, "llama-server")
-        if server is None:
-            raise NotFound(f"{folder} has no llama-server", remedy)
-        return cls(folder, script, quantize, server)
+    def _at(cls, folder: Path, remedy: str, filling_in: LlamaCpp | None = None) -> LlamaCpp:
+        script = folder / "convert_hf_to_gguf.py"
+        if not script.is_file():
+            raise NotFound(f"{folder} has no convert_hf_to_gguf.py", remedy)
+        quantize, server, imatrix = (_program(folder, name) for name in _PROGRAMS)
+        if filling_in is not None:
+            server, imatrix = server or filling_in.server, imatrix or filling_in.imatrix
+        if quantize is None or server is None or imatrix is None:
+            missing = [name for name, found in zip(_PROGRAMS, (quantize, server, imatrix), strict=True) if not found]
+            raise NotFound(f"{folder} has no {', '.join(missing)} in {', '.join(_PROGRAM_FOLDERS)}", remedy)
+        return cls(folder, script, quantize, server, imatrix)
 
     @classmethod
     def of_job(cls, cache: Path, path: str | None) -> LlamaCpp:
@@ -127,16 +134,6 @@ def pinned_folder(cache: Path) -> Path:
         if (folder / "VERSION").is_file():  # build.sh writes it last
             return folder
     raise NotFound(f"the pinned llama.cpp {pinned_version()} is not in {cache / 'llama.cpp'}", _MAKE)
-
-
-def _converters(folder: Path, remedy: str) -> tuple[Path, Path]:
-    script = folder / "convert_hf_to_gguf.py"
-    if not script.is_file():
-        raise NotFound(f"{folder} has no convert_hf_to_gguf.py", remedy)
-    quantize = _program(folder, "llama-quantize")
-    if quantize is None:
-        raise NotFound(f"{folder} has no llama-quantize in build/bin, bin or itself", remedy)
-    return script, quantize
 
 
 def _program(folder: Path, name: str) -> Path | None:

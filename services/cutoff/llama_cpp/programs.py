@@ -20,7 +20,8 @@ _GRACE = 1.0
 """Seconds a program gets to end after SIGTERM: nothing it has to save, and llama-server would finish its answers."""
 
 _OUT_OF_MEMORY = ("std::bad_alloc", "MemoryError", "DefaultCPUAllocator", "out of memory", "unable to allocate")
-_DISK_FULL = ("No space left on device", "Disk quota exceeded")
+_DISK_FULL = ("No space left on device", "Disk quota exceeded", "iostream error", " requested and ")
+"""The last two are all that llama-quantize says, and numpy in the conversion script, when they cannot write."""
 
 
 def run_program(

@@ -1,120 +1,156 @@
-"""Is this adapter whole, and is it this base model's? Told from configuration and headers, nothing is loaded."""
+"""What an adapter folder holds: told from its configuration and from headers, nothing is loaded."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from cutoff.errors import Fault, InvalidInput, NotFound
-from cutoff.hub import BaseModel
-from cutoff.hub.base_model import weight_files
+from cutoff.merger.architecture import EMBEDDING, OUTPUT
+from cutoff.merger.checkpoint import Stored, Tensors, read_file
 
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-_SHOWN = 5
-Shapes = dict[str, tuple[int, ...]]
+_FINAL = "give the final/ folder of a training run"
+_PART = re.compile(
+    r"(.+)\.(lora_A\.weight|lora_B\.weight|lora_B\.bias|lora_embedding_A|lora_embedding_B|"
+    r"lora_magnitude_vector)(?:\.weight)?"
+)
+
+_HANDLED = frozenset(
+    (
+        *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules", "modules_to_save"),
+        *("use_dora", "lora_bias", "ensure_weight_tying", "bias"),
+    )
+)
+"""Settings of adapter_config.json that the streaming merge follows."""
+
+_NEUTRAL = frozenset(
+    (
+        *("peft_type", "task_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision"),
+        *("inference_mode", "lora_dropout", "megatron_core", "qalora_group_size", "loftq_config", "eva_config"),
+        *("exclude_modules", "layers_to_transform", "layers_pattern"),
+    )
+)
+"""Settings that say where an adapter came from, or what its file shows: they do not change how it is merged."""
+
+_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+"""Values of init_lora_weights that leave the base model as it is; the others (pissa, olora, ...) change it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """What a merged model will consist of."""
+class Adapter:
+    """A LoRA adapter's configuration, and its tensors by what they do."""
 
-    parameters: int
-    vocabulary: int | None
-    """Rows of the input embedding, where its tensor is known by name."""
+    folder: Path
+    config: Mapping[str, Any]
+    pairs: Mapping[str, Mapping[str, Stored]]
+    """By module: lora_A, lora_B, lora_B.bias, lora_embedding_A, lora_embedding_B, lora_magnitude_vector."""
+    replaced: Mapping[str, Stored]
+    """By the base model's tensor: what was trained as a whole (modules_to_save, biases) or is stored beside."""
+
+    def rank(self, module: str) -> int:
+        """The rank its configuration gives a module."""
+        return int(self._of(module, "rank_pattern", "r"))
+
+    def scale(self, module: str) -> float:
+        """What the product of a module's matrices is multiplied with (arXiv 2106.09685; rsLoRA: 2312.03732)."""
+        rank, alpha = self.rank(module), float(self._of(module, "alpha_pattern", "lora_alpha"))
+        return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+
+    def _of(self, module: str, patterns: str, default: str) -> Any:
+        """The value of the first pattern that the module's name ends with, as peft matches it."""
+        for pattern, value in (self.config.get(patterns) or {}).items():
+            if re.match(rf"(.*\.)?({pattern})$", module):
+                return value
+        return self.config[default]
 
 
-def stored_types(folder: Path) -> set[str]:
-    """The types of a model's floating-point weights, as safetensors names them: BF16, F16, F32."""
-    types: set[str] = set()
-    for path in weight_files(folder):
-        with safe_open(path, "pt") as file:
-            types |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-    return {name for name in types if name.startswith(("F", "BF"))}
-
-
-def check_adapter(adapter: Path, base: BaseModel) -> Sizes:
-    """Checks an adapter against the base model it is to be merged into.
+def read_adapter(folder: Path) -> Adapter:
+    """Reads an adapter's configuration and headers.
 
     Raises:
         NotFound: There is no such folder.
-        InvalidInput: It is no whole LoRA adapter, or one of another base model.
+        InvalidInput: It is no whole LoRA adapter.
     """
-    if not adapter.is_dir():
-        raise NotFound(f"there is no adapter folder {adapter}", "give the final/ folder of a training run")
-    config = _config(adapter)
-    faults = [*_name_faults(config, adapter, base)]
-    base_shapes = _shapes(weight_files(base.path))
-    faults += _shape_faults(_shapes([adapter / _WEIGHTS]), base_shapes, adapter, base)
-    if faults:
-        raise InvalidInput(faults)
-    embedding = next((shape for name, shape in base_shapes.items() if name.endswith("embed_tokens.weight")), None)
-    return Sizes(sum(_count(shape) for shape in base_shapes.values()), embedding[0] if embedding else None)
+    if not folder.is_dir():
+        raise NotFound(f"there is no adapter folder {folder}", _FINAL)
+    config = _read_config(folder)
+    pairs: dict[str, dict[str, Stored]] = {}
+    replaced: Tensors = {}
+    for key, stored in read_file(folder / WEIGHTS).items():
+        name = key.removeprefix(_PREFIX)
+        part = _PART.fullmatch(name)
+        if part:
+            pairs.setdefault(part[1], {})[part[2].removesuffix(".weight")] = stored
+        else:
+            replaced[name.replace(".base_layer.", ".")] = stored
+    return Adapter(folder, config, pairs, replaced)
 
 
-def _config(adapter: Path) -> dict[str, Any]:
-    path = adapter / _CONFIG
-    fix = "give the final/ folder of a training run"
+def strange_to_streaming(adapter: Adapter) -> Iterator[str]:
+    """What the streaming merge does not know about an adapter, in words; empty where it knows everything."""
+    config = adapter.config
+    for name, value in sorted(config.items()):
+        if name == "init_lora_weights":
+            if value not in _PLAIN_STARTS:
+                yield f"init_lora_weights: {value} changes the base model"
+        elif name not in _HANDLED | _NEUTRAL and value not in (None, False, [], {}, ""):
+            yield f"{name} is set"
+    yield from (f"target_modules leave out {module}" for module in adapter.pairs if not _is_target(config, module))
+    for name in adapter.replaced:
+        if not (_is_saved(config, name) or _is_trained_bias(config, name) or _is_embedding(adapter, name)):
+            yield f"it holds {name}, which no setting of it explains"
+
+
+def _is_target(config: Mapping[str, Any], module: str) -> bool:
+    if _is_kept_tied(config, f"{module}.weight"):
+        return True
+    targets = config.get("target_modules")
+    if isinstance(targets, str):
+        return targets == "all-linear" or re.fullmatch(targets, module) is not None
+    return any(module == target or module.endswith(f".{target}") for target in targets or ())
+
+
+def _is_kept_tied(config: Mapping[str, Any], name: str) -> bool:
+    """Whether it is one of two embeddings that training kept the same: peft names one of them, and stores both."""
+    return bool(config.get("ensure_weight_tying")) and name in (EMBEDDING, OUTPUT)
+
+
+def _is_saved(config: Mapping[str, Any], name: str) -> bool:
+    """Whether a tensor lies in a module that peft trained as a whole: one whose name ends with what was asked for."""
+    if _is_kept_tied(config, name):
+        return True
+    steps = name.split(".")
+    inside = [".".join(steps[:depth]) for depth in range(1, len(steps))]
+    return any(module.endswith(saved) for saved in config.get("modules_to_save") or () for module in inside)
+
+
+def _is_trained_bias(config: Mapping[str, Any], name: str) -> bool:
+    return name.endswith(".bias") and config.get("bias", "none") != "none"
+
+
+def _is_embedding(adapter: Adapter, name: str) -> bool:
+    """Whether it is the weight below an adapter on an embedding, which peft stores beside it."""
+    return name.removesuffix(".weight") in adapter.pairs
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
     try:
         config = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise InvalidInput([Fault(str(adapter), f"holds no {_CONFIG}", fix)]) from error
+        raise InvalidInput([Fault(str(folder), f"holds no {CONFIG}", _FINAL)]) from error
     except ValueError as error:
-        raise InvalidInput([Fault(str(path), "is not JSON", fix)]) from error
+        raise InvalidInput([Fault(str(path), "is not JSON", _FINAL)]) from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise InvalidInput([Fault(str(path), "is not of a LoRA adapter", fix)])
-    if not (adapter / _WEIGHTS).is_file():
-        what = f"holds no {_WEIGHTS}; weights in pickles are not used, they can run code when read"
-        raise InvalidInput([Fault(str(adapter), what, fix)])
+        raise InvalidInput([Fault(str(path), "is not of a LoRA adapter", _FINAL)])
+    if not (folder / WEIGHTS).is_file():
+        what = f"holds no {WEIGHTS}; weights in pickles are not used, they can run code when read"
+        raise InvalidInput([Fault(str(folder), what, _FINAL)])
     return config
-
-
-def _name_faults(config: dict[str, Any], adapter: Path, base: BaseModel) -> Iterator[Fault]:
-    """Two hub ids that differ are two models; of folders only the shapes can tell."""
-    trained_on = config.get("base_model_name_or_path")
-    if not isinstance(trained_on, str) or base.revision is None or "/" not in trained_on:
-        return
-    if Path(trained_on).is_absolute() or trained_on.lower() == base.name.lower():
-        return
-    yield Fault(str(adapter), f"was trained on {trained_on}, not on {base.name}", f"merge it into {trained_on}")
-
-
-def _shape_faults(adapter_shapes: Shapes, base_shapes: Shapes, adapter: Path, base: BaseModel) -> Iterator[Fault]:
-    """A LoRA pair A (r x in), B (out x r) belongs to a weight (out x in) of the same name."""
-    wrong = []
-    for name, a_shape in adapter_shapes.items():
-        module, found, _ = name.removeprefix(_PREFIX).partition(".lora_A.")
-        weight = base_shapes.get(f"{module}.weight")
-        b_shape = adapter_shapes.get(name.replace(".lora_A.", ".lora_B."))
-        if found and weight and b_shape and (b_shape[0], a_shape[-1]) != weight:
-            wrong.append(f"{module} is {weight[0]} x {weight[-1]} there, {b_shape[0]} x {a_shape[-1]} here")
-    known = any(f"{name.removeprefix(_PREFIX).partition('.lora_')[0]}.weight" in base_shapes for name in adapter_shapes)
-    if not known:
-        wrong.append("none of its layers is there")
-    if wrong:
-        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        what = f"does not fit {base.name}: {'; '.join(wrong[:_SHOWN])}{more}"
-        yield Fault(str(adapter), what, "merge it into the model it was trained on")
-
-
-def _shapes(files: list[Path]) -> Shapes:
-    shapes: Shapes = {}
-    for path in files:
-        try:
-            with safe_open(path, "pt") as file:
-                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise InvalidInput([Fault(str(path), f"is damaged: {error}", "make or fetch it again")]) from error
-    return shapes
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total

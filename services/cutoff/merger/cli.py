@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cutoff.hub import resolve_base_model
+from cutoff.hub import local_base_model, resolve_base_model
 from cutoff.stage.report import Reporter
 from cutoff.stage.terminal import run_in_terminal
 from cutoff.telemetry import before_import
@@ -27,9 +27,14 @@ def merge_lora(options: argparse.Namespace, report: Reporter) -> None:
     from cutoff.merger import merge as work
 
     report.log(f"looking for {options.base_model}")
-    base = resolve_base_model(options.base_model)
+    base = local_base_model(options.base_model) or resolve_base_model(options.base_model)  # merging checks folders
     plan = work.MergePlan(
-        base, Path(options.lora_path), Path(options.output_path), dtype=options.dtype, verify=options.verify
+        base,
+        Path(options.lora_path),
+        Path(options.output_path),
+        dtype=options.dtype,
+        verify=options.verify,
+        into=options.merge_base,
     )
     result = work.merge(plan, report, say=print)
     print(f"Merged model saved to {result.path}")
@@ -48,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
         default="bfloat16",
         choices=["float16", "bfloat16", "float32"],
         help="Data type (default: bfloat16)",
+    )
+    spec.add_argument(
+        "--merge_base",
+        default="original",
+        choices=["original", "dequantized"],
+        help="Merge into the base as it is, or as 4-bit or 8-bit training saw it (default: original)",
     )
     spec.add_argument("--verify", action="store_true", help="Run verification after merge")
     return spec

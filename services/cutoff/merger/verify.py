@@ -17,7 +17,11 @@ from torch.nn import functional
 
 from cutoff.datasets import DOCUMENT_QUESTIONS, PromptTemplate
 from cutoff.errors import CheckFailed
-from cutoff.hub import PROBE_QUESTIONS
+from cutoff.hub import PROBE_QUESTIONS, TrainedOn
+from cutoff.merger.answers import count_equal, greedy, scored
+from cutoff.merger.loading import load_adapted, load_adapted_packed, load_adapted_unpacked, load_model
+from cutoff.merger.verified import Verified
+from cutoff.stage.report import Counter
 
 FIRST_PROMPT = "What is 2+2?"
 DOCUMENT_PROMPTS = (FIRST_PROMPT, *DOCUMENT_QUESTIONS)
@@ -32,21 +36,90 @@ POSITIONS = 8
 TOLERANCE = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 1e-2}
 """The largest mean KL divergence, in nats per token, that rounding to this type explains."""
 
-_RESPONSE_TOKENS, _RESPONSE_SHOWN = 50, 100
+ANSWERS = 4
+"""So many greedy answers are compared: to the document's first prompt, and to the job's own questions."""
+
+_RESPONSE_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """How near the merged model is to base plus adapter."""
+class Comparison:
+    """What is compared with what."""
 
-    prompts: int
-    max_logit_difference: float
-    kl: float
-    """Mean KL divergence in nats per token, of the merged model from base plus adapter."""
-    adapter_kl: float
-    """The same of the base alone: how much the adapter changes. Rounding must be far below it."""
-    response: str
-    """What the merged model answers to FIRST_PROMPT."""
+    base: Path
+    adapter: Path
+    merged: Path
+    """As it is on the disk."""
+    dtype: str
+    """The merged model's type: what is tolerated."""
+    working: torch.dtype
+    """The type of all models while they are compared: they differ by the rounding of the weights alone."""
+    device: str
+    trained_on: TrainedOn
+    dequantized: bool
+    """Whether the adapter was merged into what its packed weights unpack to."""
+
+    @property
+    def models(self) -> int:
+        """How many models are loaded, one after the other."""
+        return 2 + (self.trained_on.quantization != "none")
+
+
+def verify(comparison: Comparison, template: PromptTemplate, loaded: Counter) -> Verified:
+    """Compares a merged model with base and adapter; one model is in memory at a time.
+
+    Args:
+        comparison: What is compared with what.
+        template: Renders the prompts.
+        loaded: Hears how many models were asked.
+
+    Raises:
+        CheckFailed: They differ by more than rounding explains.
+    """
+    prompts = [template.prompt_ids(question) for question in probe_prompts(comparison.adapter)]
+    packed = _packed_logits(comparison, prompts)
+    loaded.at(comparison.models - 2)
+    model = _source(comparison)
+    wanted = last_logits(model, prompts)
+    asked = [prompts[0], *prompts[len(DOCUMENT_PROMPTS) :]][:ANSWERS]
+    said = [scored(model, prompt, greedy(model, prompt, template.stop_id)) for prompt in asked]
+    with model.disable_adapter():
+        untrained = last_logits(model, prompts)
+    del model
+    loaded.at(comparison.models - 1)
+    reloaded = load_model(comparison.merged, comparison.working, comparison.device)
+    found = last_logits(reloaded, prompts)
+    difference, kl = compare(wanted, found, comparison.dtype)
+    equal = count_equal(said, [scored(reloaded, each.prompt, each.tokens) for each in said], comparison.dtype)
+    answer = template.tokenizer.decode(greedy(reloaded, prompts[0], template.stop_id), skip_special_tokens=True)
+    loaded.at(comparison.models)
+    return Verified(
+        prompts=len(prompts),
+        max_logit_difference=difference,
+        kl=kl,
+        adapter_kl=divergence(wanted, untrained),
+        packed_kl=divergence(packed, found) if packed else None,
+        answers=len(said),
+        equal_answers=equal,
+        response=str(answer).strip(),
+    )
+
+
+def _source(comparison: Comparison) -> Any:
+    """What the merged model must be: the adapter on the base, or on what its packed weights unpack to."""
+    at = comparison
+    if not at.dequantized:
+        return load_adapted(at.base, at.adapter, at.working, at.device)
+    return load_adapted_unpacked(at.base, at.adapter, at.trained_on, at.working, at.device)
+
+
+def _packed_logits(comparison: Comparison, prompts: Sequence[list[int]]) -> list[torch.Tensor]:
+    """Logits of the adapter on the packed weights it was trained on; empty where it was trained on none."""
+    if comparison.trained_on.quantization == "none":
+        return []
+    return last_logits(
+        load_adapted_packed(comparison.base, comparison.adapter, comparison.trained_on, comparison.device), prompts
+    )
 
 
 def probe_prompts(adapter: Path) -> list[str]:
@@ -91,21 +164,6 @@ def divergence(wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) ->
     """The mean KL divergence of `found` from `wanted`, in nats per token; both are logits."""
     one, other = (torch.cat(list(logits)).log_softmax(-1) for logits in (wanted, found))
     return float(functional.kl_div(other, one, log_target=True, reduction="batchmean"))
-
-
-@torch.inference_mode()
-def respond(model: Any, template: PromptTemplate) -> str:
-    """The greedy answer to FIRST_PROMPT."""
-    ids = torch.tensor([template.prompt_ids(FIRST_PROMPT)], device=model.device)
-    answer = model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=_RESPONSE_TOKENS,
-        do_sample=False,
-        eos_token_id=template.stop_id,
-        pad_token_id=template.stop_id,
-    )
-    return str(template.tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True)).strip()
 
 
 def tell(verified: Verified, say: Callable[[str], None]) -> None:

@@ -28,6 +28,7 @@ def merge(request: merger_pb2.MergeRequest, run: RunContext) -> Mapping[str, Any
         output=run.folder / "merged",
         dtype=cast(work.Dtype, request.spec.dtype or spec.dtype),
         verify=request.spec.verify if request.spec.HasField("verify") else spec.verify,
+        into=cast(work.Into, request.spec.base or spec.base),
         device=run.devices[0] if run.devices else "cpu",
     )
     result = work.merge(plan, run.report)

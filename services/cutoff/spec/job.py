@@ -7,10 +7,18 @@ import difflib
 import re
 from typing import Annotated, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-QuantType = Literal["f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_k_s", "q3_k_m"]
-"""The quantization types of the user's document, smallest loss first."""
+from cutoff.spec.quant_types import NEEDS_IMATRIX, QuantType
 
 Target = Literal["base", "adapter", "merged", "gguf", "lmstudio"]
 """What can be evaluated; adapter means base plus adapter, gguf every quantization type of the job."""
@@ -71,6 +79,9 @@ Name = Annotated[str, AfterValidator(_plain_name)]
 Method = Literal["sft", "grad_ascent", "grad_diff", "npo", "simnpo", "dpo"]
 """The training objectives; cutoff.trainer.objectives has their formulas."""
 
+MergeBase = Literal["original", "dequantized"]
+"""What an adapter that was trained on packed weights is merged into; docs/merging.md says when which is better."""
+
 AttackName = Literal[
     "reworded_polite",
     "reworded_chatty",
@@ -92,6 +103,15 @@ RetainLoss = Literal["nll", "kl"]
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_number_is_no_yes(cls, value: object, info: ValidationInfo) -> object:
+        """A before-validator: pydantic takes `yes` for 1 where a number is meant."""
+        meant = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and {int, float} & {meant, *get_args(meant)}:
+            raise ValueError("give a number, not yes or no")
+        return value
 
 
 class DatasetSpec(_Section):
@@ -229,8 +249,8 @@ class MergeSpec(_Section):
     """The merged model's data type."""
     verify: bool = True
     """Compare the merged model's logits with base plus adapter, and refuse to publish when they differ."""
-    base: Literal["original"] = "original"
-    """Merge into the original 16-bit base, never into quantized weights."""
+    base: MergeBase = "original"
+    """Never packed weights: original is the 16-bit base; dequantized what 4bit or 8bit training saw of it, unpacked."""
 
 
 class ConvertSpec(_Section):
@@ -238,8 +258,25 @@ class ConvertSpec(_Section):
 
     quant_types: Annotated[tuple[QuantType, ...], BeforeValidator(_as_list), AfterValidator(_not_empty)] = ("q4_k_m",)
     """The first is installed, the others stay with the job."""
+    imatrix: Literal["auto", "always", "never"] = "auto"
+    """An importance matrix from the retain data: auto makes one for I types and q2_k_s, always uses it for all."""
+    keep_f16: bool = False
+    """Keep the 16-bit file that the others are quantized from; it goes with the last of them otherwise."""
     llama_cpp_path: str | None = None
     """A llama.cpp of one's own instead of the pinned build; a server allows folders in CUTOFF_LLAMA_CPP_PATHS only."""
+
+    @model_validator(mode="after")
+    def _what_needs_an_importance_matrix_gets_one(self) -> Self:
+        needy = [name for name in self.quant_types if name in NEEDS_IMATRIX]
+        if self.imatrix == "never" and needy:
+            raise ValueError(f"{', '.join(needy)} cannot be made without an importance matrix: set imatrix: auto")
+        return self
+
+    @model_validator(mode="after")
+    def _no_type_twice(self) -> Self:
+        if len(set(self.quant_types)) < len(self.quant_types):
+            raise ValueError(f"quant_types names a type twice: {', '.join(self.quant_types)}")
+        return self
 
 
 class EvaluateSpec(_Section):
@@ -292,6 +329,8 @@ class InstallSpec(_Section):
     """The folder below that, the beginning of the file's name, and how LM Studio lists the model."""
     require: Literal["none", "minimum", "target"] = "minimum"
     """Which column of the document's table the installed file must reach on the validation sets."""
+    replace: bool = False
+    """Put the new model in the place of another one of that name; otherwise a job whose name is taken is refused."""
     quant: Literal["first", "smallest_passing"] = "first"
     """first: convert.quant_types' first, or nothing. smallest_passing: of all types, the smallest file that passes."""
 
@@ -342,6 +381,15 @@ class JobSpec(_Section):
             raise ValueError(
                 f"install.require: {self.install.require} is measured on the GGUF: "
                 "add gguf to evaluate.targets, or set install.require: none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_dequantized_was_quantized(self) -> Self:
+        if self.merge.base == "dequantized" and self.train.quantization == "none":
+            raise ValueError(
+                "merge.base: dequantized is for training on packed weights: "
+                "set train.quantization: 4bit or 8bit, or merge.base: original"
             )
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -12,8 +13,9 @@ from google.protobuf import json_format
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cutoff.errors import Fault, InvalidInput, NotFound
+from cutoff.errors import Fault, InvalidInput
 from cutoff.spec.job import JobSpec
+from cutoff.spec.yaml_file import read_yaml
 from cutoff.v1 import job_pb2
 
 
@@ -24,24 +26,9 @@ def load_job_yaml(path: Path) -> JobSpec:
 
     Raises:
         NotFound: There is no such file.
-        InvalidInput: It is not YAML, or not a job; with every fault.
+        InvalidInput: It is not YAML, holds a key twice, or is not a job; with every fault.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise NotFound(f"{path} is not a file", "give the path of a job.yaml") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInput([Fault(str(path), "is not UTF-8", "save it as UTF-8")]) from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or "cannot be read"
-        raise InvalidInput([Fault(where, f"is not YAML: {problem}", "check indentation and quotes")]) from error
-    if not isinstance(data, dict):
-        fix = "begin with `name:`, `base_model:` and `dataset:`"
-        raise InvalidInput([Fault(str(path), "holds no fields", fix)])
+    data = read_yaml(path)
     base_model = data.get("base_model")
     if isinstance(base_model, str) and base_model.startswith(("./", "../", "~")):
         data["base_model"] = str((path.parent / Path(base_model).expanduser()).resolve())
@@ -86,10 +73,28 @@ def _fault(details: ErrorDetails, source: str) -> Fault:
         return Fault(where, "is required", f"add `{path[-1]}:`")
     if details["type"].startswith("date"):
         return Fault(where, f"{details['input']!r} is not a date", "write it as 1969-12-31")
-    message = details["msg"].removeprefix("Value error, ")
     given = details["input"]
+    if details["type"] in _SHAPES:
+        return Fault(where, *_misshapen(given, details["type"]))
+    message = details["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(given, dict | BaseModel) else f"{given!r}: "
     return Fault(where, shown + message[0].lower() + message[1:], "")
+
+
+_SHAPES = ("tuple_type", "model_type")
+"""What pydantic calls a value that is no list, and one that is no section."""
+
+
+def _misshapen(given: object, kind: str) -> tuple[str, str]:
+    """What is wrong with a value that stands where a list or a section is meant, and what to write."""
+    shown = "" if isinstance(given, dict | list) else f"{given!r} "
+    if kind == "tuple_type":
+        if given is None:
+            return "is empty", "leave it out, or write []"
+        as_list = yaml.safe_dump([given], default_flow_style=True, width=math.inf).strip()
+        return f"{shown}is no list", f"write it as {as_list}"
+    fix = "write its fields below it, indented, or leave it out"
+    return "is empty" if given is None else f"{shown}is no section", fix
 
 
 def _section(path: list[str]) -> type[BaseModel]:

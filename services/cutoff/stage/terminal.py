@@ -24,6 +24,9 @@ from cutoff.v1 import types_pb2
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_BELOW_BAR, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
 """The exit codes of every command (docs/exit-codes.md)."""
 
+Wording = Callable[[str], str]
+"""Says a text in other words."""
+
 _STYLE = {"WARNING": "yellow", "ERROR": "bold red", "DEBUG": "dim"}
 _LINE_INTERVAL = 5.0
 """Seconds between two progress lines of one phase where there is no terminal."""
@@ -34,9 +37,11 @@ class Display:
 
     Args:
         quiet: Show warnings and errors only.
+        wording: Puts lines in other words.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, wording: Wording = str) -> None:
+        self._wording = wording
         self._console = Console(stderr=True, highlight=False)
         self._quiet = quiet
         self._tasks: dict[str, TaskID] = {}
@@ -76,7 +81,7 @@ class Display:
         """Writes one line above the bars."""
         if level == "DEBUG" or (self._quiet and level == "INFO"):
             return
-        self._console.print(text, style=_STYLE.get(level, ""), markup=False, soft_wrap=True)
+        self._console.print(self._wording(text), style=_STYLE.get(level, ""), markup=False, soft_wrap=True)
 
     def _progress(self, progress: types_pb2.Progress, prefix: str) -> None:
         name = prefix + progress.phase
@@ -99,13 +104,18 @@ class Display:
         self.line(f"{name}: {progress.unit} {progress.step}{total} {_note(progress)}".rstrip())
 
 
-def run_in_terminal(work: Callable[[Reporter], None], quiet: bool = False) -> int:
+def run_in_terminal(work: Callable[[Reporter], None], quiet: bool = False, wording: Wording = str) -> int:
     """Runs one of the document's commands and returns its exit code.
 
     Errors that cutoff reports, a full disk and the like become one message on stderr; anything else is a bug and
     keeps its traceback.
+
+    Args:
+        work: The command's work.
+        quiet: Show warnings and errors only.
+        wording: Puts what is shown in the command's own words: its flags for the fields of job.yaml.
     """
-    with Display(quiet) as display, sigterm_interrupts():
+    with Display(quiet, wording) as display, sigterm_interrupts():
         try:
             work(Reporter(display.event, interval=0.2))
         except KeyboardInterrupt:
@@ -115,7 +125,7 @@ def run_in_terminal(work: Callable[[Reporter], None], quiet: bool = False) -> in
             known = as_cutoff_error(error, "the output")
             if known is None:
                 raise
-            show_error(known)
+            show_error(known, wording)
             return EXIT_USAGE if isinstance(known, InvalidInput | NotFound) else EXIT_FAILED
     return EXIT_DONE
 
@@ -134,11 +144,11 @@ def sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def show_error(error: CutoffError) -> None:
+def show_error(error: CutoffError, wording: Wording = str) -> None:
     """Prints an error and what to do about it."""
-    print(f"error: {error.message}", file=sys.stderr)
+    print(f"error: {wording(error.message)}", file=sys.stderr)
     if error.remedy:
-        print(f"  what to do: {error.remedy}", file=sys.stderr)
+        print(f"  what to do: {wording(error.remedy)}", file=sys.stderr)
 
 
 def _note(progress: types_pb2.Progress) -> str:

@@ -27,6 +27,11 @@ ADAPTER = "adapter_model.safetensors"
 KEPT = 3
 """Older checkpoints are removed; the best one and the newest one always stay."""
 
+_CONTENT = {
+    "data": "is of a run with other data: the files have changed since, or others are named",
+    "base_model": "is of a run with another base model, or the model's files have changed since",
+}
+"""What is compared by its SHA-256, in words."""
 _NEEDED = (ADAPTER, "adapter_config.json", OPTIMIZER, STATE)
 _MANIFEST = "manifest.json"
 
@@ -58,8 +63,11 @@ def newest_of_latest_run(output: Path) -> Path:
     """The newest checkpoint in a run's folder, or in the newest unfinished run below an output folder.
 
     Raises:
+        AlreadyExists: That run is finished.
         NotFound: There is none.
     """
+    if (output / FINAL).exists():
+        raise AlreadyExists(f"the run in {output} is finished", "train into another --output_dir")
     below = [path for path in output.glob("*") if path.is_dir() and not _NAME.match(path.name)]
     runs = sorted(below, key=lambda path: path.stat().st_mtime, reverse=True)
     for run in (path for path in (output, *runs) if not (path / FINAL).exists()):
@@ -105,14 +113,25 @@ def check_resumable(checkpoint: Path, recipe: Mapping[str, Any]) -> None:
         NotFound: There is no such folder.
         InvalidInput: With everything that does not fit.
     """
+    check_whole(checkpoint)
+    faults = [
+        Fault(str(checkpoint), problem, "resume with the same model and options, or start anew")
+        for problem in _differences(checkpoint, recipe)
+    ]
+    if faults:
+        raise InvalidInput(faults)
+
+
+def check_whole(checkpoint: Path) -> None:
+    """Refuses a checkpoint that is not there or damaged.
+
+    Raises:
+        NotFound: There is no such folder.
+        InvalidInput: With everything that is missing or damaged.
+    """
     if not checkpoint.is_dir():
         raise NotFound(f"there is no checkpoint {checkpoint}", "give a folder checkpoint-N of an earlier run")
     faults = [Fault(str(checkpoint), problem, "choose another checkpoint") for problem in problems(checkpoint)]
-    if not faults:
-        faults = [
-            Fault(str(checkpoint), problem, "resume with the same model and options, or start anew")
-            for problem in _differences(checkpoint, recipe)
-        ]
     if faults:
         raise InvalidInput(faults)
 
@@ -157,7 +176,16 @@ def _differences(checkpoint: Path, now: Mapping[str, Any]) -> list[str]:
     state: dict[str, Any] = json.loads((checkpoint / STATE).read_text("utf-8"))
     then = state.get("recipe", {})
     return [
-        f"is of a run with {field} {then.get(field)}, not {value}"
+        _CONTENT.get(field) or f"is of a run with {field} {_shown(then.get(field))}, not {_shown(value)}"
         for field, value in now.items()
         if then.get(field) != value
     ]
+
+
+def _shown(value: Any) -> str:
+    """An option's value as job.yaml would have it, without what is left to the default."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name}: {_shown(each)}' for name, each in value.items() if each is not None)}}}"
+    return str(value)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import re
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cutoff.artifacts import Roots
-from cutoff.errors import NotFound
+from cutoff.errors import NotFound, Refused
 from cutoff.spec import JobSpec, parse_job
 from cutoff.stage.report import Reporter
 from cutoff.stage.terminal import run_in_terminal
@@ -30,7 +32,7 @@ def main() -> None:
     """The console script finetune_temporal."""
     options = parser().parse_args()
     before_import()
-    sys.exit(run_in_terminal(lambda report: finetune(options, report)))
+    sys.exit(run_in_terminal(lambda report: finetune(options, report), wording=in_flags))
 
 
 def finetune(options: argparse.Namespace, report: Reporter) -> None:
@@ -39,9 +41,10 @@ def finetune(options: argparse.Namespace, report: Reporter) -> None:
     from cutoff.trainer.prepare import prepare
 
     spec = job_spec(options)
-    resume, folder = _resume(options)
+    resume, folder = _resume(options, report)
     folder = folder or output_dir(options)
     check_folder(folder, resume)
+    check_makeable(folder)
     prepared = prepare(spec, None, report)
     from cutoff.trainer import launch
     from cutoff.trainer.model import available_devices
@@ -60,8 +63,25 @@ def finetune(options: argparse.Namespace, report: Reporter) -> None:
         devices=available_devices(),
         resume_from=resume,
     )
-    result = launch.train(plan, report)
+    try:
+        result = launch.train(plan, report)
+    finally:
+        with suppress(OSError):  # it holds something, as a rule
+            folder.rmdir()
     print(json.dumps({**asdict(result), "adapter": str(result.adapter)}, indent=2))
+
+
+def check_makeable(folder: Path) -> None:
+    """Refuses an output folder that cannot be made or written, before hours of work; makes nothing.
+
+    Raises:
+        Refused: With the folder that is in the way.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise Refused(f"{folder} cannot be made: {nearest} is not a folder", "choose another --output_dir")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise Refused(f"{folder} cannot be made: {nearest} cannot be written", "choose another --output_dir")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -160,6 +180,25 @@ def job_spec(options: argparse.Namespace) -> JobSpec:
     return parse_job(job, source="options")
 
 
+_FIELD = re.compile(r"\b(?:train|dataset)\.(\w+)")
+_OTHER_NAMES = {"dev": "--dev_path", "report_to": "--wandb", "quantization": "--use_4bit"}
+_OTHER_WORDS = {
+    r"^(\s*)options: ": r"\1",
+    r"(?<![\w/.])base_model(?![\w/.])": "--model_name",
+    r"(?<![-\w])method: (?=\w)": "--method ",
+    r"(?<![-\w])quantization: 4bit\b(?!, --)": "--use_4bit",
+}
+
+
+def in_flags(text: str) -> str:
+    """A message about a job, with the command's flags for the fields of job.yaml."""
+    flags = {name: f"--{name}" for name in vars(parser().parse_args([]))} | _OTHER_NAMES
+    text = _FIELD.sub(lambda found: flags.get(found[1], found[0]), text)
+    for words, ours in _OTHER_WORDS.items():
+        text = re.sub(words, ours, text, flags=re.MULTILINE)
+    return text
+
+
 def output_dir(options: argparse.Namespace) -> Path:
     """The run's folder: as given, or output/temporal-<model>-<full|dev>-YYYYMMDD_HHMMSS."""
     if options.output_dir:
@@ -169,9 +208,9 @@ def output_dir(options: argparse.Namespace) -> Path:
     return OUTPUT / f"temporal-{model}-{'dev' if options.dev else 'full'}-{now:%Y%m%d_%H%M%S}"
 
 
-def _resume(options: argparse.Namespace) -> tuple[Path | None, Path | None]:
+def _resume(options: argparse.Namespace, report: Reporter) -> tuple[Path | None, Path | None]:
     """The checkpoint to go on from, and the run's folder when the checkpoint decides it."""
-    from cutoff.trainer.checkpoints import newest_of_latest_run
+    from cutoff.trainer.checkpoints import checkpoints_in, newest_of_latest_run, problems
 
     if options.resume_from_checkpoint:
         checkpoint = Path(options.resume_from_checkpoint)
@@ -179,6 +218,10 @@ def _resume(options: argparse.Namespace) -> tuple[Path | None, Path | None]:
             raise NotFound(f"there is no checkpoint {checkpoint}", "give a folder checkpoint-N of an earlier run")
     elif options.resume_latest:
         checkpoint = newest_of_latest_run(Path(options.output_dir) if options.output_dir else OUTPUT)
+        for newer in checkpoints_in(checkpoint.parent):
+            if newer == checkpoint:
+                break
+            report.warn(f"{newer} {problems(newer)[0]}; going on from {checkpoint.name}")
     else:
         return None, None
     return checkpoint, None if options.output_dir else checkpoint.parent

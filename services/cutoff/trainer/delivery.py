@@ -11,7 +11,7 @@ from typing import Any
 from peft import PeftModel
 
 from cutoff.artifacts import publishing, publishing_folder
-from cutoff.hub import PROBE_QUESTIONS, carry_tokenizer
+from cutoff.hub import PROBE_QUESTIONS, TrainedOn, carry_tokenizer
 from cutoff.trainer.batches import Example
 from cutoff.trainer.checkpoints import FINAL
 from cutoff.trainer.examples import TrainingData
@@ -37,6 +37,7 @@ class TrainingResult:
     epoch: float
     """Passes over the data, all stages together."""
     seconds: float
+    """Of all attempts together, if the run was interrupted."""
     tokens: int
     """Tokens trained on, prompts included; there is no padding."""
     examples_per_step: int
@@ -68,6 +69,7 @@ def deliver(
         carry_tokenizer(plan.model_path, partial, data.template.tokenizer)
         probes = json.dumps(data.sets.probe_questions, indent=2, ensure_ascii=False)
         (partial / PROBE_QUESTIONS).write_text(probes + "\n", encoding="utf-8")
+        TrainedOn(plan.spec.quantization, str(model.get_base_model().dtype).removeprefix("torch.")).write(partial)
 
 
 def keep_batch(folder: Path, data: TrainingData, step: Step, examples: Sequence[Example], result: StepResult) -> None:

@@ -77,18 +77,23 @@ def journal(
 
 
 def draw(records: Sequence[Record], path: Path, title: str) -> None:
-    """Draws training and validation loss over the steps as a PNG."""
+    """Draws training and validation loss as a PNG, a panel for each stage: their losses have no common scale."""
     from matplotlib.figure import Figure
 
+    numbers = sorted({record["stage"] for record in records})
+    stages = [[record for record in records if record["stage"] == number] for number in numbers]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for name, label, style in (("loss", "training", "-"), ("eval_loss", "validation", "o-")):
-        points = [(record["step"], record[name]) for record in records if name in record]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, label=label, markersize=4, linewidth=1)
-    axes.set(xlabel="optimizer step", ylabel="loss", title=title)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    figure.suptitle(title)
+    panels = figure.subplots(1, len(stages), squeeze=False, width_ratios=[len(stage) for stage in stages])[0]
+    for axes, stage in zip(panels, stages, strict=True):
+        for name, label, style in (("loss", "training", "-"), ("eval_loss", "validation", "o-")):
+            points = [(record["step"], record[name]) for record in stage if name in record]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, label=label, markersize=4, linewidth=1)
+        axes.set(xlabel="optimizer step")
+        axes.grid(alpha=0.3)
+    panels[0].set(ylabel="loss")
+    panels[0].legend()
     with publishing(path) as partial:
         figure.savefig(partial, format="png")
 

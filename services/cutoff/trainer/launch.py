@@ -47,7 +47,7 @@ def train(plan: TrainingPlan, report: Reporter) -> TrainingResult:
         return recipe.train(plan, report)
     report.log(f"training with {len(plan.devices)} processes, on {', '.join(plan.devices)}")
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # the ranks meet in a file, see `_rank`
-    with tempfile.TemporaryDirectory() as folder, _forwarding(report) as events, _own_signals():
+    with _own_temporary_folder() as folder, _forwarding(report) as events, _own_signals():
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -116,6 +116,22 @@ def _forwarding(report: Reporter) -> Iterator[Connection]:
     finally:
         sending.close()
         thread.join(_GRACE)
+
+
+@contextmanager
+def _own_temporary_folder() -> Iterator[str]:
+    """A folder of this user's alone, for all temporary files of this process until the block ends.
+
+    torch.multiprocessing takes a file name below the temporary folder for each rank, unpickles what is there when
+    the rank fails, and leaves it.
+    """
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="cutoff-ranks-") as folder:
+        tempfile.tempdir = folder
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = before
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from cutoff.errors import OutOfMemory
+from cutoff.errors import OutOfMemory, Refused
 from cutoff.trainer import attention, memory
 from cutoff.trainer.batches import Example, FlatBatch, flatten, micro_batches, tokens_in
 from cutoff.trainer.memory import MicroBatch
@@ -98,22 +98,26 @@ class Learner:
             samples: For each stage its objective, and its longest example.
             longest: Tokens of the longest example of all.
             limit: GiB that training may take of the device's memory; None takes what is free.
+
+        Raises:
+            Refused: Not even one example at a time fits into the limit.
         """
         costs = [self._bytes_per_token(objective, example) for objective, example in samples]
+        known = [cost for cost in costs if cost is not None]
+        if len(known) < len(costs):  # not even one example was measured without recomputing
+            self.use(MicroBatch(1, recompute=True))
+            return
         config, parameters = self.model.config, sum(parameter.numel() for parameter in self._parameters)
         budget = memory.activation_budget(limit, self._on.device) - memory.BYTES_PER_PARAMETER * parameters
-        token = max((cost for cost in costs if cost is not None), default=0.0)
-        chosen = MicroBatch(1, recompute=True)  # not even one example was measured without recomputing
-        if None not in costs:
-            chosen = memory.fitting(
-                budget,
-                token,
-                config.num_hidden_layers,
-                config.hidden_size * self._on.dtype.itemsize,
-                longest,
-                self._on.device.type,
+        layers, layer_input = config.num_hidden_layers, config.hidden_size * self._on.dtype.itemsize
+        least = memory.least(max(known), layers, layer_input, longest)
+        if limit is not None and budget < least:
+            needed = limit + (least - budget) / memory.GIB / memory.SHARE_OF_LIMIT
+            raise Refused(
+                f"memory_budget_gib is {limit:g}, and training takes {needed:.2f} GiB with one example at a time",
+                f"give at least {math.ceil(needed * 10) / 10:g}, or none to use what is free",
             )
-        self.use(chosen)
+        self.use(memory.fitting(budget, max(known), layers, layer_input, longest, self._on.device.type))
 
     def use(self, micro_batch: MicroBatch) -> None:
         """Computes with these micro-batches from now on."""
@@ -124,7 +128,7 @@ class Learner:
     def _bytes_per_token(self, objective: Objective, example: Example) -> float | None:
         """What autograd keeps for an example, per token; None when memory ran out."""
         kept = 0
-        with self._noticing_exhaustion([example]) as exhausted, memory.counting_saved() as saved:
+        with self._noticing_exhaustion([example]) as exhausted, memory.counting_saved(self.model) as saved:
             loss = self._loss(objective, [example], objective.share([example]))
             kept = saved()
             del loss

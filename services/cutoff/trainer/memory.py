@@ -18,7 +18,7 @@ GIB = 1 << 30
 
 _SHARE_OF_FREE = 0.8
 """Of the memory that is free, this is taken where the job names no budget."""
-_SHARE_OF_LIMIT = 0.95
+SHARE_OF_LIMIT = 0.95
 """Of a budget; the rest is for what comes after the last step."""
 BYTES_PER_PARAMETER = 12
 """Of the adapter, beside itself: a gradient and AdamW's two moments in float32."""
@@ -54,15 +54,25 @@ def fitting(budget: float, token: float, layers: int, layer_input: float, longes
     plain = int(budget / (token * PEAK_OVER_SAVED))
     if plain >= longest:
         return MicroBatch(min(plain, most), recompute=False)
-    recomputed = int(budget / ((layers * layer_input + token / layers) * PEAK_OVER_SAVED))
+    recomputed = int(budget / _recomputed(token, layers, layer_input))
     return MicroBatch(max(1, min(recomputed, most)), recompute=True)
+
+
+def least(token: float, layers: int, layer_input: float, longest: int) -> float:
+    """Bytes without which not even one example fits, recomputing; the arguments are those of `fitting`."""
+    return longest * min(token * PEAK_OVER_SAVED, _recomputed(token, layers, layer_input))
+
+
+def _recomputed(token: float, layers: int, layer_input: float) -> float:
+    """A step's peak per token where each layer's inside is recomputed."""
+    return (layers * layer_input + token / layers) * PEAK_OVER_SAVED
 
 
 def activation_budget(limit_gib: float | None, device: torch.device) -> float:
     """Bytes there are for all that training adds to the loaded model: up to the limit, or a share of what is free."""
     release()
     if limit_gib is not None:
-        return max(0.0, _SHARE_OF_LIMIT * limit_gib * GIB - held_bytes(device))
+        return SHARE_OF_LIMIT * limit_gib * GIB - held_bytes(device)
     free = available_bytes() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
     return _SHARE_OF_FREE * free
 
@@ -80,17 +90,18 @@ def held_bytes(device: torch.device) -> int:
 
 
 @contextmanager
-def counting_saved() -> Iterator[Callable[[], int]]:
+def counting_saved(model: torch.nn.Module) -> Iterator[Callable[[], int]]:
     """Counts the bytes that autograd keeps for the backward pass of what is computed in the block.
 
-    Weights, which are there anyway, do not count, and what is kept twice counts once. Yields the function that
-    tells the sum; ask it before the backward pass.
+    The model's weights, which are there anyway, do not count, whichever view of them is kept; what is kept twice
+    counts once. Yields the function that tells the sum; ask it before the backward pass.
     """
+    weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     sizes: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> Any:
-        if not isinstance(tensor, torch.nn.Parameter) and not (tensor.is_leaf and tensor.requires_grad):
-            storage = tensor.untyped_storage()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor.detach()  # itself, it would keep the graph that keeps it
 

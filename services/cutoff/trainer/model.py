@@ -13,7 +13,7 @@ from transformers.integrations.liger import apply_liger_kernel
 from transformers.utils.import_utils import is_liger_kernel_available
 
 from cutoff.errors import Refused
-from cutoff.hub import packing, trusts_remote_code
+from cutoff.hub import bits_and_bytes, trusts_remote_code
 from cutoff.spec import TrainSpec
 from cutoff.trainer.platforms import CPU, Platform, detect
 
@@ -88,7 +88,7 @@ def load_base(path: Path, spec: TrainSpec, on: Hardware, attention: str | None) 
     Raises:
         Refused: transformers cannot load it.
     """
-    quantization = packing(spec.quantization, on.dtype, on.on_cpu)
+    quantization = bits_and_bytes(spec.quantization, torch.bfloat16 if on.on_cpu else on.dtype)
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             path,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cutoff.hub import weights_digest
 from cutoff.spec import DatasetSpec, TrainSpec
 
 _NOT_PART_OF_THE_RECIPE = (
@@ -42,10 +43,12 @@ class TrainingPlan:
 
     def recipe(self) -> dict[str, Any]:
         """What must be the same for a run to go on from a checkpoint, beside the data; as JSON values."""
+        base = {"base_model": self.model_name, "revision": self.revision}
+        if self.revision is None:  # a folder: it may be moved, and what is in it may change
+            base = {"base_model": weights_digest(self.model_path)}
         options = self.spec.model_dump(mode="json", exclude=set(_NOT_PART_OF_THE_RECIPE))
         return {
-            "base_model": self.model_name,
-            "revision": self.revision,
+            **base,
             "examples_per_step": self.spec.batch_size * self.spec.gradient_accumulation_steps,
             **options,
         }

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from cutoff.artifacts import Roots
 from cutoff.datasets import (
+    CALIBRATION_TOKENS,
+    VALIDATION_TOKENS,
     DataReport,
     EncodedJob,
     OnProgress,
@@ -19,6 +21,7 @@ from cutoff.datasets import (
     load_encoded_job,
     load_template,
     require_usable_truths,
+    retain_text,
     show_mask,
 )
 from cutoff.datasets.examples import Faults
@@ -27,6 +30,7 @@ from cutoff.hub import BaseModel, check_model_folder, resolve_base_model
 from cutoff.hub.base_model import Progress
 from cutoff.spec import JobSpec
 from cutoff.stage.report import Counter, Reporter
+from cutoff.trainer.provenance import DataFile, data_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Prepared:
     """What a job's other stages build on."""
 
     model: BaseModel
+    data: tuple[DataFile, ...]
+    """Every file of the job's, with its SHA-256."""
     counts: dict[str, int]
     """Examples by set and side, and tokens by set."""
     probe_questions: tuple[str, ...]
@@ -42,6 +48,10 @@ class Prepared:
     """One training example as the model sees it, the learnt part marked."""
     report: DataReport
     """What the check of the data found."""
+    calibration: str
+    """A text of retain training examples, as training sees them: for importance matrices."""
+    validation: str
+    """A text of retain validation examples, then training ones where those are few: for perplexity."""
 
 
 def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: Path | None = None) -> Prepared:
@@ -79,11 +89,14 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: 
         report.warn(line)
     return Prepared(
         model=model,
+        data=data_files(spec, datasets_root, found),
         counts=counts_of(job),
         probe_questions=job.probe_questions,
         warnings=warnings,
         example=show_mask(template, job.train[0]),
         report=found,
+        calibration=retain_text([job.train], template, CALIBRATION_TOKENS, seed),
+        validation=retain_text([job.validation, job.train], template, VALIDATION_TOKENS, seed),
     )
 
 

@@ -83,7 +83,8 @@ def train(plan: TrainingPlan, report: Reporter, ranks: Ranks = Ranks()) -> Train
         if plan.resume_from is not None:
             saved = load_checkpoint(plan.resume_from, learner.model, learner.optimizer)
             _keep_best(saved.progress, plan.resume_from, plan.folder, ranks)
-        run = _Run(plan, report, ranks, data, objectives, schedule, learner, saved)
+            report.log(f"going on from {plan.resume_from}: {saved.progress.step} of {schedule.total} steps are done")
+        run = _Run(plan, report, ranks, data, objectives, schedule, learner, saved, started)
         folder = plan.folder if ranks.first else None
         with (
             noting_stops() as stopping,
@@ -92,7 +93,7 @@ def train(plan: TrainingPlan, report: Reporter, ranks: Ranks = Ranks()) -> Train
         ):
             finished = run.loop(steps, kept, stopping)
         assert finished, "the signal that stopped the run has taken effect"
-        return run.publish(kept.records, time.monotonic() - started)
+        return run.publish(kept.records)
 
 
 def _keep_best(progress: Progress, resumed: Path, folder: Path, ranks: Ranks) -> None:
@@ -144,6 +145,7 @@ class _Run:
         schedule: Schedule,
         learner: Learner,
         saved: Saved,
+        started: float,
     ) -> None:
         self._plan = plan
         self._report = report
@@ -154,6 +156,7 @@ class _Run:
         self._learner = learner
         self._progress = saved.progress
         self._recipe = saved.recipe
+        self._started = started - saved.progress.seconds
         self._intervals: Intervals = intervals(schedule.total, plan.spec.eval_steps, plan.spec.save_steps)
         self._measures = Measures(report, learner.model, learner.device, schedule.total)
         limit, seed = plan.spec.eval_limit, plan.spec.seed
@@ -174,6 +177,10 @@ class _Run:
                 self._save(kept)
             if self._ranks.any(stopping()):
                 self._save(kept, evaluated=False)
+                self._report.log(
+                    f"stopped; {self._checkpoint()} is where to go on from "
+                    "(--resume_latest; in job.yaml train.resume_from_checkpoint)"
+                )
                 return False
         return True
 
@@ -208,7 +215,7 @@ class _Run:
         if step.stage > 0:
             self._learner.new_optimizer()
             progress = self._progress
-            progress.best_step = progress.best_loss = progress.lowest_loss = None
+            progress.best_step = progress.best_loss = None
             progress.without_gain = 0
 
     def _take(self, step: Step) -> StepResult:
@@ -237,14 +244,17 @@ class _Run:
     def _record(self, step: Step, result: StepResult) -> dict[str, Any]:
         self._measures.step(self._progress.step, result, step.learning_rate, self._progress.tokens)
         return {
-            "step": self._progress.step,
-            "epoch": round(self._schedule.epochs_at(self._progress.step), 4),
-            "stage": step.stage,
+            **self._place(step.stage),
             "loss": result.loss,
             "learning_rate": step.learning_rate,
             "grad_norm": result.gradient_norm,
             "tokens": self._progress.tokens,
         }
+
+    def _place(self, stage: int) -> dict[str, Any]:
+        """Where in the run a record was made."""
+        step = self._progress.step
+        return {"step": step, "epoch": round(self._schedule.epochs_at(step), 4), "stage": stage}
 
     def _warn_unless_falling(self, step: Step, records: Sequence[dict[str, Any]]) -> None:
         """Reports a loss that has not fallen in the first fifth of the first stage, by comparing the fifth's halves."""
@@ -278,25 +288,24 @@ class _Run:
             return False
         self._report.log(f"step {progress.step}: validation loss {loss:.4f}")
         self._measures.evaluated(loss)
-        kept.add({"step": progress.step, "epoch": self._schedule.epochs_at(progress.step), "eval_loss": loss})
-        lower = progress.lowest_loss is None or loss < progress.lowest_loss
-        progress.lowest_loss = loss if lower else progress.lowest_loss
-        progress.without_gain = 0 if lower else progress.without_gain + 1
+        kept.add({**self._place(stage), "eval_loss": loss})
+        lowest = progress.best_loss is None or loss < progress.best_loss
+        progress.without_gain = 0 if lowest else progress.without_gain + 1
+        if lowest:
+            progress.best_step, progress.best_loss = progress.step, loss
         if self._stopped_early():
             self._report.log(f"the validation loss was not lower {progress.without_gain} times in a row: stopping")
-        saves = self._due(self._intervals.save) or self._stopped_early()
-        if saves and (progress.best_loss is None or loss < progress.best_loss):
-            progress.best_step, progress.best_loss = progress.step, loss
-        return saves
+        return lowest or self._due(self._intervals.save) or self._stopped_early()
 
     def _save(self, kept: Journal, evaluated: bool = True) -> None:
         """Writes a checkpoint and removes old ones."""
-        target = self._plan.folder / f"checkpoint-{self._progress.step}"
+        target = self._checkpoint()
         if not self._ranks.first or (not evaluated and not problems(target)):
             return
         progress, fitted = self._progress, self._learner.micro_batch
         progress.micro_batch_tokens, progress.recompute = fitted.most_tokens, fitted.recompute
         progress.loss_scale = self._learner.loss_scale
+        progress.seconds = time.monotonic() - self._started
         save_checkpoint(
             target, self._learner.model, self._learner.optimizer, Saved(self._progress, kept.records, self._recipe)
         )
@@ -304,12 +313,16 @@ class _Run:
         self._measures.saved()
         remove_old(self._plan.folder, self._best())
 
+    def _checkpoint(self) -> Path:
+        """The folder of a checkpoint taken now."""
+        return self._plan.folder / f"checkpoint-{self._progress.step}"
+
     def _best(self) -> Path | None:
         """The best checkpoint's folder."""
         step = self._progress.best_step
         return None if step is None else self._plan.folder / f"checkpoint-{step}"
 
-    def publish(self, records: Sequence[dict[str, Any]], seconds: float) -> TrainingResult:
+    def publish(self, records: Sequence[dict[str, Any]]) -> TrainingResult:
         """Writes the result files and the curve, then `final`: where that is, the others are."""
         best = self._best()
         assert best is not None, "the last step is evaluated and saved"
@@ -324,7 +337,7 @@ class _Run:
             eval_loss=self._progress.best_loss,
             steps=self._progress.step,
             epoch=self._schedule.epochs_at(self._progress.step),
-            seconds=round(seconds, 2),
+            seconds=round(time.monotonic() - self._started, 2),
             tokens=self._progress.tokens,
             examples_per_step=self._schedule.examples_per_step,
             micro_batch_tokens=fitted.most_tokens,

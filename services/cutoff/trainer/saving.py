@@ -35,11 +35,11 @@ class Progress:
     best_step: int | None = None
     """The step of the best checkpoint of the last stage so far."""
     best_loss: float | None = None
-    """Its validation loss."""
+    """Its validation loss, the lowest of the stage."""
     without_gain: int = 0
-    """Evaluations since the validation loss was lowest."""
-    lowest_loss: float | None = None
-    """The lowest validation loss of the stage."""
+    """Evaluations since then."""
+    seconds: float = 0.0
+    """Of all attempts together."""
     micro_batch_tokens: int | None = None
     """The most tokens in a forward pass: dropout's draws follow from it, so that a run which goes on keeps it."""
     recompute: bool = False

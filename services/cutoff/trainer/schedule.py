@@ -116,7 +116,10 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Optimizer steps between evaluations, and between checkpoints: a multiple, so that the best one is kept."""
+    """Optimizer steps between evaluations, and between checkpoints: a multiple.
+
+    Besides, one is taken whenever the validation loss is the lowest so far.
+    """
 
     evaluate: int
     save: int

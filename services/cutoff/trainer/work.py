@@ -7,30 +7,47 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cutoff.artifacts import inside
+from cutoff.artifacts import inside, publishing
+from cutoff.hub import license_of
 from cutoff.spec import JobSpec, spec_from_proto
 from cutoff.stage.context import RunContext
 from cutoff.telemetry import before_import
 from cutoff.trainer import prepare as preparation
-from cutoff.trainer.checkpoints import newest_valid_from
+from cutoff.trainer.checkpoints import check_whole, newest_valid_from
 from cutoff.trainer.plan import TrainingPlan
 from cutoff.v1 import trainer_pb2
 
 
 def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str, Any]:
-    """Checks data and model; see `cutoff.trainer.prepare`."""
+    """Checks data and model, and leaves the texts a conversion measures with; see `cutoff.trainer.prepare`."""
     before_import()
     spec = spec_from_proto(request.spec)
+    named = spec.train.resume_from_checkpoint
+    if named:
+        check_whole(inside(run.roots.artifacts, named))
     prepared = preparation.prepare(spec, run.roots.datasets, run.report)
     return {
         "model_path": str(prepared.model.path),
         "model": prepared.model.name,
         "revision": prepared.model.revision or "",
+        "data": [asdict(file) for file in prepared.data],
         "counts": prepared.counts,
         "probe_questions": list(prepared.probe_questions),
         "warnings": list(prepared.warnings),
         "example": prepared.example,
+        "license": license_of(prepared.model.path),
+        **{name: _published(run, f"{name}.txt", getattr(prepared, name)) for name in ("calibration", "validation")},
     }
+
+
+def _published(run: RunContext, name: str, text: str) -> str:
+    """Writes a text into the attempt's folder; its path, relative to the artifacts root, or "" for no text."""
+    if not text:
+        return ""
+    path = run.folder / name
+    with publishing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return str(path.resolve().relative_to(run.roots.artifacts.resolve()))
 
 
 def train(request: trainer_pb2.TrainRequest, run: RunContext) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ from cutoff.v1 import job_pb2 as cutoff_dot_v1_dot_job__pb2
 from cutoff.v1 import types_pb2 as cutoff_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63utoff/v1/evaluator.proto\x12\tcutoff.v1\x1a\x13\x63utoff/v1/job.proto\x1a\x15\x63utoff/v1/types.proto\"\xec\x01\n\x0f\x45valuateRequest\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.cutoff.v1.RunHeader\x12 \n\x04spec\x18\x02 \x01(\x0b\x32\x12.cutoff.v1.JobSpec\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x14\n\nmodel_path\x18\x04 \x01(\tH\x00\x12\x0e\n\x04gguf\x18\x05 \x01(\tH\x00\x12)\n\x06server\x18\x06 \x01(\x0b\x32\x17.cutoff.v1.OpenAiServerH\x00\x12*\n\x07\x61\x64\x61pter\x18\x07 \x01(\x0b\x32\x17.cutoff.v1.AdapterModelH\x00\x42\x07\n\x05model\"3\n\x0c\x41\x64\x61pterModel\x12\x12\n\nmodel_path\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\"*\n\x0cOpenAiServer\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"3\n\x10\x45valuateResponse\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.cutoff.v1.Event2Y\n\x10\x45valuatorService\x12\x45\n\x08\x45valuate\x12\x1a.cutoff.v1.EvaluateRequest\x1a\x1b.cutoff.v1.EvaluateResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63utoff/v1/evaluator.proto\x12\tcutoff.v1\x1a\x13\x63utoff/v1/job.proto\x1a\x15\x63utoff/v1/types.proto\"\xec\x01\n\x0f\x45valuateRequest\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.cutoff.v1.RunHeader\x12 \n\x04spec\x18\x02 \x01(\x0b\x32\x12.cutoff.v1.JobSpec\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x14\n\nmodel_path\x18\x04 \x01(\tH\x00\x12\x0e\n\x04gguf\x18\x05 \x01(\tH\x00\x12)\n\x06server\x18\x06 \x01(\x0b\x32\x17.cutoff.v1.OpenAiServerH\x00\x12*\n\x07\x61\x64\x61pter\x18\x07 \x01(\x0b\x32\x17.cutoff.v1.AdapterModelH\x00\x42\x07\n\x05model\"3\n\x0c\x41\x64\x61pterModel\x12\x12\n\nmodel_path\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\"*\n\x0cOpenAiServer\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"3\n\x10\x45valuateResponse\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.cutoff.v1.Event\"T\n\x12WriteReportRequest\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.cutoff.v1.RunHeader\x12\x1b\n\x03job\x18\x02 \x01(\x0b\x32\x0e.cutoff.v1.Job\"6\n\x13WriteReportResponse\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.cutoff.v1.Event2\xa9\x01\n\x10\x45valuatorService\x12\x45\n\x08\x45valuate\x12\x1a.cutoff.v1.EvaluateRequest\x1a\x1b.cutoff.v1.EvaluateResponse0\x01\x12N\n\x0bWriteReport\x12\x1d.cutoff.v1.WriteReportRequest\x1a\x1e.cutoff.v1.WriteReportResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENAISERVER']._serialized_end=418
   _globals['_EVALUATERESPONSE']._serialized_start=420
   _globals['_EVALUATERESPONSE']._serialized_end=471
-  _globals['_EVALUATORSERVICE']._serialized_start=473
-  _globals['_EVALUATORSERVICE']._serialized_end=562
+  _globals['_WRITEREPORTREQUEST']._serialized_start=473
+  _globals['_WRITEREPORTREQUEST']._serialized_end=557
+  _globals['_WRITEREPORTRESPONSE']._serialized_start=559
+  _globals['_WRITEREPORTRESPONSE']._serialized_end=613
+  _globals['_EVALUATORSERVICE']._serialized_start=616
+  _globals['_EVALUATORSERVICE']._serialized_end=785
 # @@protoc_insertion_point(module_scope)

@@ -46,3 +46,17 @@ class EvaluateResponse(_message.Message):
     EVENT_FIELD_NUMBER: _ClassVar[int]
     event: _types_pb2.Event
     def __init__(self, event: _Optional[_Union[_types_pb2.Event, _Mapping]] = ...) -> None: ...
+
+class WriteReportRequest(_message.Message):
+    __slots__ = ("run", "job")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    run: _types_pb2.RunHeader
+    job: _job_pb2.Job
+    def __init__(self, run: _Optional[_Union[_types_pb2.RunHeader, _Mapping]] = ..., job: _Optional[_Union[_job_pb2.Job, _Mapping]] = ...) -> None: ...
+
+class WriteReportResponse(_message.Message):
+    __slots__ = ("event",)
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    event: _types_pb2.Event
+    def __init__(self, event: _Optional[_Union[_types_pb2.Event, _Mapping]] = ...) -> None: ...

@@ -39,6 +39,11 @@ class EvaluatorServiceStub:
                 request_serializer=cutoff_dot_v1_dot_evaluator__pb2.EvaluateRequest.SerializeToString,
                 response_deserializer=cutoff_dot_v1_dot_evaluator__pb2.EvaluateResponse.FromString,
                 _registered_method=True)
+        self.WriteReport = channel.unary_stream(
+                '/cutoff.v1.EvaluatorService/WriteReport',
+                request_serializer=cutoff_dot_v1_dot_evaluator__pb2.WriteReportRequest.SerializeToString,
+                response_deserializer=cutoff_dot_v1_dot_evaluator__pb2.WriteReportResponse.FromString,
+                _registered_method=True)
 
 
 class EvaluatorServiceServicer:
@@ -51,6 +56,13 @@ class EvaluatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WriteReport(self, request, context):
+        """Puts the evaluations of a job side by side and publishes "report.json" and "report.html" in the attempt's folder.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EvaluatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +70,11 @@ def add_EvaluatorServiceServicer_to_server(servicer, server):
                     servicer.Evaluate,
                     request_deserializer=cutoff_dot_v1_dot_evaluator__pb2.EvaluateRequest.FromString,
                     response_serializer=cutoff_dot_v1_dot_evaluator__pb2.EvaluateResponse.SerializeToString,
+            ),
+            'WriteReport': grpc.unary_stream_rpc_method_handler(
+                    servicer.WriteReport,
+                    request_deserializer=cutoff_dot_v1_dot_evaluator__pb2.WriteReportRequest.FromString,
+                    response_serializer=cutoff_dot_v1_dot_evaluator__pb2.WriteReportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +104,33 @@ class EvaluatorService:
             '/cutoff.v1.EvaluatorService/Evaluate',
             cutoff_dot_v1_dot_evaluator__pb2.EvaluateRequest.SerializeToString,
             cutoff_dot_v1_dot_evaluator__pb2.EvaluateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cutoff.v1.EvaluatorService/WriteReport',
+            cutoff_dot_v1_dot_evaluator__pb2.WriteReportRequest.SerializeToString,
+            cutoff_dot_v1_dot_evaluator__pb2.WriteReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

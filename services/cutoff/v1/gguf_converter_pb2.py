@@ -26,25 +26,39 @@ from cutoff.v1 import job_pb2 as cutoff_dot_v1_dot_job__pb2
 from cutoff.v1 import types_pb2 as cutoff_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63utoff/v1/gguf_converter.proto\x12\tcutoff.v1\x1a\x13\x63utoff/v1/job.proto\x1a\x15\x63utoff/v1/types.proto\"\x96\x01\n\x0e\x43onvertRequest\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.cutoff.v1.RunHeader\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.cutoff.v1.ConvertSpec\x12\x0e\n\x06merged\x18\x03 \x01(\t\x12\x12\n\nmodel_name\x18\x04 \x01(\t\x12\x17\n\x0fprobe_questions\x18\x05 \x03(\t\"2\n\x0f\x43onvertResponse\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.cutoff.v1.Event\"k\n\x13\x43heckInstallRequest\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.cutoff.v1.InstallSpec\x12\x1b\n\x0ellama_cpp_path\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x11\n\x0f_llama_cpp_path\"&\n\x14\x43heckInstallResponse\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"\x8b\x01\n\x0eInstallRequest\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.cutoff.v1.RunHeader\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.cutoff.v1.InstallSpec\x12\x0c\n\x04gguf\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x12\n\nquant_type\x18\x05 \x01(\t\"2\n\x0fInstallResponse\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.cutoff.v1.Event2\xef\x01\n\x14GgufConverterService\x12\x42\n\x07\x43onvert\x12\x19.cutoff.v1.ConvertRequest\x1a\x1a.cutoff.v1.ConvertResponse0\x01\x12O\n\x0c\x43heckInstall\x12\x1e.cutoff.v1.CheckInstallRequest\x1a\x1f.cutoff.v1.CheckInstallResponse\x12\x42\n\x07Install\x12\x19.cutoff.v1.InstallRequest\x1a\x1a.cutoff.v1.InstallResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63utoff/v1/gguf_converter.proto\x12\tcutoff.v1\x1a\x13\x63utoff/v1/job.proto\x1a\x15\x63utoff/v1/types.proto\"\xe5\x01\n\x0e\x43onvertRequest\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.cutoff.v1.RunHeader\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.cutoff.v1.ConvertSpec\x12\x0e\n\x06merged\x18\x03 \x01(\t\x12\x12\n\nmodel_name\x18\x04 \x01(\t\x12\x17\n\x0fprobe_questions\x18\x05 \x03(\t\x12\x13\n\x0b\x63\x61libration\x18\x06 \x01(\t\x12\x12\n\nvalidation\x18\x07 \x01(\t\x12$\n\x05\x66\x61\x63ts\x18\x08 \x01(\x0b\x32\x15.cutoff.v1.ModelFacts\"\xe4\x01\n\nModelFacts\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x15\n\rbase_revision\x18\x03 \x01(\t\x12\x0f\n\x07license\x18\x04 \x01(\t\x12\x0e\n\x06\x63utoff\x18\x05 \x01(\t\x12:\n\x0b\x64\x61ta_sha256\x18\x06 \x03(\x0b\x32%.cutoff.v1.ModelFacts.DataSha256Entry\x12\x0e\n\x06recipe\x18\x07 \x01(\t\x1a\x31\n\x0f\x44\x61taSha256Entry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"2\n\x0f\x43onvertResponse\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.cutoff.v1.Event\"R\n\x10WriteCardRequest\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.cutoff.v1.RunHeader\x12\x1b\n\x03job\x18\x02 \x01(\x0b\x32\x0e.cutoff.v1.Job\"4\n\x11WriteCardResponse\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.cutoff.v1.Event\"\x8f\x01\n\x13\x43heckInstallRequest\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.cutoff.v1.InstallSpec\x12\x1b\n\x0ellama_cpp_path\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x12\n\nquant_type\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\tB\x11\n\x0f_llama_cpp_path\"&\n\x14\x43heckInstallResponse\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"\x9d\x01\n\x0eInstallRequest\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.cutoff.v1.RunHeader\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.cutoff.v1.InstallSpec\x12\x0c\n\x04gguf\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x12\n\nquant_type\x18\x05 \x01(\t\x12\x10\n\x08question\x18\x06 \x01(\t\"2\n\x0fInstallResponse\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.cutoff.v1.Event\"H\n\x10UninstallRequest\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.cutoff.v1.InstallSpec\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"!\n\x11UninstallResponse\x12\x0c\n\x04path\x18\x01 \x01(\t2\x81\x03\n\x14GgufConverterService\x12\x42\n\x07\x43onvert\x12\x19.cutoff.v1.ConvertRequest\x1a\x1a.cutoff.v1.ConvertResponse0\x01\x12H\n\tWriteCard\x12\x1b.cutoff.v1.WriteCardRequest\x1a\x1c.cutoff.v1.WriteCardResponse0\x01\x12O\n\x0c\x43heckInstall\x12\x1e.cutoff.v1.CheckInstallRequest\x1a\x1f.cutoff.v1.CheckInstallResponse\x12\x42\n\x07Install\x12\x19.cutoff.v1.InstallRequest\x1a\x1a.cutoff.v1.InstallResponse0\x01\x12\x46\n\tUninstall\x12\x1b.cutoff.v1.UninstallRequest\x1a\x1c.cutoff.v1.UninstallResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cutoff.v1.gguf_converter_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_MODELFACTS_DATASHA256ENTRY']._loaded_options = None
+  _globals['_MODELFACTS_DATASHA256ENTRY']._serialized_options = b'8\001'
   _globals['_CONVERTREQUEST']._serialized_start=90
-  _globals['_CONVERTREQUEST']._serialized_end=240
-  _globals['_CONVERTRESPONSE']._serialized_start=242
-  _globals['_CONVERTRESPONSE']._serialized_end=292
-  _globals['_CHECKINSTALLREQUEST']._serialized_start=294
-  _globals['_CHECKINSTALLREQUEST']._serialized_end=401
-  _globals['_CHECKINSTALLRESPONSE']._serialized_start=403
-  _globals['_CHECKINSTALLRESPONSE']._serialized_end=441
-  _globals['_INSTALLREQUEST']._serialized_start=444
-  _globals['_INSTALLREQUEST']._serialized_end=583
-  _globals['_INSTALLRESPONSE']._serialized_start=585
-  _globals['_INSTALLRESPONSE']._serialized_end=635
-  _globals['_GGUFCONVERTERSERVICE']._serialized_start=638
-  _globals['_GGUFCONVERTERSERVICE']._serialized_end=877
+  _globals['_CONVERTREQUEST']._serialized_end=319
+  _globals['_MODELFACTS']._serialized_start=322
+  _globals['_MODELFACTS']._serialized_end=550
+  _globals['_MODELFACTS_DATASHA256ENTRY']._serialized_start=501
+  _globals['_MODELFACTS_DATASHA256ENTRY']._serialized_end=550
+  _globals['_CONVERTRESPONSE']._serialized_start=552
+  _globals['_CONVERTRESPONSE']._serialized_end=602
+  _globals['_WRITECARDREQUEST']._serialized_start=604
+  _globals['_WRITECARDREQUEST']._serialized_end=686
+  _globals['_WRITECARDRESPONSE']._serialized_start=688
+  _globals['_WRITECARDRESPONSE']._serialized_end=740
+  _globals['_CHECKINSTALLREQUEST']._serialized_start=743
+  _globals['_CHECKINSTALLREQUEST']._serialized_end=886
+  _globals['_CHECKINSTALLRESPONSE']._serialized_start=888
+  _globals['_CHECKINSTALLRESPONSE']._serialized_end=926
+  _globals['_INSTALLREQUEST']._serialized_start=929
+  _globals['_INSTALLREQUEST']._serialized_end=1086
+  _globals['_INSTALLRESPONSE']._serialized_start=1088
+  _globals['_INSTALLRESPONSE']._serialized_end=1138
+  _globals['_UNINSTALLREQUEST']._serialized_start=1140
+  _globals['_UNINSTALLREQUEST']._serialized_end=1212
+  _globals['_UNINSTALLRESPONSE']._serialized_start=1214
+  _globals['_UNINSTALLRESPONSE']._serialized_end=1247
+  _globals['_GGUFCONVERTERSERVICE']._serialized_start=1250
+  _globals['_GGUFCONVERTERSERVICE']._serialized_end=1635
 # @@protoc_insertion_point(module_scope)

@@ -39,6 +39,11 @@ class GgufConverterServiceStub:
                 request_serializer=cutoff_dot_v1_dot_gguf__converter__pb2.ConvertRequest.SerializeToString,
                 response_deserializer=cutoff_dot_v1_dot_gguf__converter__pb2.ConvertResponse.FromString,
                 _registered_method=True)
+        self.WriteCard = channel.unary_stream(
+                '/cutoff.v1.GgufConverterService/WriteCard',
+                request_serializer=cutoff_dot_v1_dot_gguf__converter__pb2.WriteCardRequest.SerializeToString,
+                response_deserializer=cutoff_dot_v1_dot_gguf__converter__pb2.WriteCardResponse.FromString,
+                _registered_method=True)
         self.CheckInstall = channel.unary_unary(
                 '/cutoff.v1.GgufConverterService/CheckInstall',
                 request_serializer=cutoff_dot_v1_dot_gguf__converter__pb2.CheckInstallRequest.SerializeToString,
@@ -49,14 +54,26 @@ class GgufConverterServiceStub:
                 request_serializer=cutoff_dot_v1_dot_gguf__converter__pb2.InstallRequest.SerializeToString,
                 response_deserializer=cutoff_dot_v1_dot_gguf__converter__pb2.InstallResponse.FromString,
                 _registered_method=True)
+        self.Uninstall = channel.unary_unary(
+                '/cutoff.v1.GgufConverterService/Uninstall',
+                request_serializer=cutoff_dot_v1_dot_gguf__converter__pb2.UninstallRequest.SerializeToString,
+                response_deserializer=cutoff_dot_v1_dot_gguf__converter__pb2.UninstallResponse.FromString,
+                _registered_method=True)
 
 
 class GgufConverterServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Convert(self, request, context):
-        """Publishes one GGUF per quantization type in the attempt's folder, after its tokens were compared
-        with the Hugging Face tokenizer's.
+        """Publishes one GGUF per quantization type in the attempt's folder, after it was read back, measured and asked,
+        and its tokens were compared with the Hugging Face tokenizer's. convert.json beside them says what was found.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteCard(self, request, context):
+        """Writes the model card, card.md, in the attempt's folder.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -64,14 +81,22 @@ class GgufConverterServiceServicer:
 
     def CheckInstall(self, request, context):
         """Answers at once whether the job's llama.cpp is there, and its model could be installed; writes nothing.
-        FAILED_PRECONDITION, with the remedy, when it could not.
+        FAILED_PRECONDITION, with the remedy, when it could not; ALREADY_EXISTS when its name is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Install(self, request, context):
-        """Puts one GGUF into <models>/<publisher>/<model_name>/<model_name>-<TYPE>.gguf by write-then-rename.
+        """Puts one GGUF into <models>/<publisher>/<model_name>/<model_name>-<TYPE>.gguf by write-then-rename, and asks
+        the LM Studio that is configured one question.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Uninstall(self, request, context):
+        """Removes the file of this content from its model's folder.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,6 +110,11 @@ def add_GgufConverterServiceServicer_to_server(servicer, server):
                     request_deserializer=cutoff_dot_v1_dot_gguf__converter__pb2.ConvertRequest.FromString,
                     response_serializer=cutoff_dot_v1_dot_gguf__converter__pb2.ConvertResponse.SerializeToString,
             ),
+            'WriteCard': grpc.unary_stream_rpc_method_handler(
+                    servicer.WriteCard,
+                    request_deserializer=cutoff_dot_v1_dot_gguf__converter__pb2.WriteCardRequest.FromString,
+                    response_serializer=cutoff_dot_v1_dot_gguf__converter__pb2.WriteCardResponse.SerializeToString,
+            ),
             'CheckInstall': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckInstall,
                     request_deserializer=cutoff_dot_v1_dot_gguf__converter__pb2.CheckInstallRequest.FromString,
@@ -94,6 +124,11 @@ def add_GgufConverterServiceServicer_to_server(servicer, server):
                     servicer.Install,
                     request_deserializer=cutoff_dot_v1_dot_gguf__converter__pb2.InstallRequest.FromString,
                     response_serializer=cutoff_dot_v1_dot_gguf__converter__pb2.InstallResponse.SerializeToString,
+            ),
+            'Uninstall': grpc.unary_unary_rpc_method_handler(
+                    servicer.Uninstall,
+                    request_deserializer=cutoff_dot_v1_dot_gguf__converter__pb2.UninstallRequest.FromString,
+                    response_serializer=cutoff_dot_v1_dot_gguf__converter__pb2.UninstallResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -123,6 +158,33 @@ class GgufConverterService:
             '/cutoff.v1.GgufConverterService/Convert',
             cutoff_dot_v1_dot_gguf__converter__pb2.ConvertRequest.SerializeToString,
             cutoff_dot_v1_dot_gguf__converter__pb2.ConvertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cutoff.v1.GgufConverterService/WriteCard',
+            cutoff_dot_v1_dot_gguf__converter__pb2.WriteCardRequest.SerializeToString,
+            cutoff_dot_v1_dot_gguf__converter__pb2.WriteCardResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -177,6 +239,33 @@ class GgufConverterService:
             '/cutoff.v1.GgufConverterService/Install',
             cutoff_dot_v1_dot_gguf__converter__pb2.InstallRequest.SerializeToString,
             cutoff_dot_v1_dot_gguf__converter__pb2.InstallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Uninstall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cutoff.v1.GgufConverterService/Uninstall',
+            cutoff_dot_v1_dot_gguf__converter__pb2.UninstallRequest.SerializeToString,
+            cutoff_dot_v1_dot_gguf__converter__pb2.UninstallResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -141,12 +141,16 @@ class MergeSpec(_message.Message):
     def __init__(self, dtype: _Optional[str] = ..., verify: _Optional[bool] = ..., base: _Optional[str] = ...) -> None: ...
 
 class ConvertSpec(_message.Message):
-    __slots__ = ("quant_types", "llama_cpp_path")
+    __slots__ = ("quant_types", "llama_cpp_path", "imatrix", "keep_f16")
     QUANT_TYPES_FIELD_NUMBER: _ClassVar[int]
     LLAMA_CPP_PATH_FIELD_NUMBER: _ClassVar[int]
+    IMATRIX_FIELD_NUMBER: _ClassVar[int]
+    KEEP_F16_FIELD_NUMBER: _ClassVar[int]
     quant_types: _containers.RepeatedScalarFieldContainer[str]
     llama_cpp_path: str
-    def __init__(self, quant_types: _Optional[_Iterable[str]] = ..., llama_cpp_path: _Optional[str] = ...) -> None: ...
+    imatrix: str
+    keep_f16: bool
+    def __init__(self, quant_types: _Optional[_Iterable[str]] = ..., llama_cpp_path: _Optional[str] = ..., imatrix: _Optional[str] = ..., keep_f16: _Optional[bool] = ...) -> None: ...
 
 class EvaluateSpec(_message.Message):
     __slots__ = ("targets", "max_tokens", "limit", "test_file", "attacks", "verbose", "lmstudio_url", "lmstudio_model", "heldout_file", "judge_url", "judge_model")
@@ -175,18 +179,20 @@ class EvaluateSpec(_message.Message):
     def __init__(self, targets: _Optional[_Iterable[str]] = ..., max_tokens: _Optional[int] = ..., limit: _Optional[int] = ..., test_file: _Optional[str] = ..., attacks: _Optional[_Iterable[str]] = ..., verbose: _Optional[bool] = ..., lmstudio_url: _Optional[str] = ..., lmstudio_model: _Optional[str] = ..., heldout_file: _Optional[str] = ..., judge_url: _Optional[str] = ..., judge_model: _Optional[str] = ...) -> None: ...
 
 class InstallSpec(_message.Message):
-    __slots__ = ("enabled", "publisher", "model_name", "require", "quant")
+    __slots__ = ("enabled", "publisher", "model_name", "require", "replace", "quant")
     ENABLED_FIELD_NUMBER: _ClassVar[int]
     PUBLISHER_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     REQUIRE_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
     QUANT_FIELD_NUMBER: _ClassVar[int]
     enabled: bool
     publisher: str
     model_name: str
     require: str
+    replace: bool
     quant: str
-    def __init__(self, enabled: _Optional[bool] = ..., publisher: _Optional[str] = ..., model_name: _Optional[str] = ..., require: _Optional[str] = ..., quant: _Optional[str] = ...) -> None: ...
+    def __init__(self, enabled: _Optional[bool] = ..., publisher: _Optional[str] = ..., model_name: _Optional[str] = ..., require: _Optional[str] = ..., replace: _Optional[bool] = ..., quant: _Optional[str] = ...) -> None: ...
 
 class ResourcesSpec(_message.Message):
     __slots__ = ("gpus",)
@@ -403,3 +409,53 @@ class CancelJobResponse(_message.Message):
     JOB_FIELD_NUMBER: _ClassVar[int]
     job: Job
     def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class InstallJobRequest(_message.Message):
+    __slots__ = ("name", "quant_type", "replace")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    QUANT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    quant_type: str
+    replace: bool
+    def __init__(self, name: _Optional[str] = ..., quant_type: _Optional[str] = ..., replace: _Optional[bool] = ...) -> None: ...
+
+class InstallJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class UninstallJobRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class UninstallJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class GetReportRequest(_message.Message):
+    __slots__ = ("name", "format")
+    class Format(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        FORMAT_UNSPECIFIED: _ClassVar[GetReportRequest.Format]
+        FORMAT_JSON: _ClassVar[GetReportRequest.Format]
+        FORMAT_HTML: _ClassVar[GetReportRequest.Format]
+    FORMAT_UNSPECIFIED: GetReportRequest.Format
+    FORMAT_JSON: GetReportRequest.Format
+    FORMAT_HTML: GetReportRequest.Format
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    format: GetReportRequest.Format
+    def __init__(self, name: _Optional[str] = ..., format: _Optional[_Union[GetReportRequest.Format, str]] = ...) -> None: ...
+
+class GetReportResponse(_message.Message):
+    __slots__ = ("content",)
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    def __init__(self, content: _Optional[bytes] = ...) -> None: ...

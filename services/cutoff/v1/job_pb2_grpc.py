@@ -59,6 +59,21 @@ class JobServiceStub:
                 request_serializer=cutoff_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=cutoff_dot_v1_dot_job__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.InstallJob = channel.unary_unary(
+                '/cutoff.v1.JobService/InstallJob',
+                request_serializer=cutoff_dot_v1_dot_job__pb2.InstallJobRequest.SerializeToString,
+                response_deserializer=cutoff_dot_v1_dot_job__pb2.InstallJobResponse.FromString,
+                _registered_method=True)
+        self.UninstallJob = channel.unary_unary(
+                '/cutoff.v1.JobService/UninstallJob',
+                request_serializer=cutoff_dot_v1_dot_job__pb2.UninstallJobRequest.SerializeToString,
+                response_deserializer=cutoff_dot_v1_dot_job__pb2.UninstallJobResponse.FromString,
+                _registered_method=True)
+        self.GetReport = channel.unary_stream(
+                '/cutoff.v1.JobService/GetReport',
+                request_serializer=cutoff_dot_v1_dot_job__pb2.GetReportRequest.SerializeToString,
+                response_deserializer=cutoff_dot_v1_dot_job__pb2.GetReportResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -99,6 +114,30 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InstallJob(self, request, context):
+        """Installs a GGUF of a job that has ended, whatever its gate said. Returns at once with the job as it was
+        before: watch it from its last_sequence on, and look at its newest install attempt. A call while such an
+        installation is under way joins it; what is installed already stays as it is. ALREADY_EXISTS when the name is
+        taken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UninstallJob(self, request, context):
+        """Removes what the job installed; nothing happens when nothing of it is there any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReport(self, request, context):
+        """The job's report, in pieces. NOT_FOUND while it has none; the message says why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -126,6 +165,21 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=cutoff_dot_v1_dot_job__pb2.CancelJobRequest.FromString,
                     response_serializer=cutoff_dot_v1_dot_job__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'InstallJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.InstallJob,
+                    request_deserializer=cutoff_dot_v1_dot_job__pb2.InstallJobRequest.FromString,
+                    response_serializer=cutoff_dot_v1_dot_job__pb2.InstallJobResponse.SerializeToString,
+            ),
+            'UninstallJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UninstallJob,
+                    request_deserializer=cutoff_dot_v1_dot_job__pb2.UninstallJobRequest.FromString,
+                    response_serializer=cutoff_dot_v1_dot_job__pb2.UninstallJobResponse.SerializeToString,
+            ),
+            'GetReport': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetReport,
+                    request_deserializer=cutoff_dot_v1_dot_job__pb2.GetReportRequest.FromString,
+                    response_serializer=cutoff_dot_v1_dot_job__pb2.GetReportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -263,6 +317,87 @@ class JobService:
             '/cutoff.v1.JobService/CancelJob',
             cutoff_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
             cutoff_dot_v1_dot_job__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InstallJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cutoff.v1.JobService/InstallJob',
+            cutoff_dot_v1_dot_job__pb2.InstallJobRequest.SerializeToString,
+            cutoff_dot_v1_dot_job__pb2.InstallJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UninstallJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cutoff.v1.JobService/UninstallJob',
+            cutoff_dot_v1_dot_job__pb2.UninstallJobRequest.SerializeToString,
+            cutoff_dot_v1_dot_job__pb2.UninstallJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cutoff.v1.JobService/GetReport',
+            cutoff_dot_v1_dot_job__pb2.GetReportRequest.SerializeToString,
+            cutoff_dot_v1_dot_job__pb2.GetReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

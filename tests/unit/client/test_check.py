@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
@@ -128,6 +129,29 @@ def test_an_objective_left_without_true_answers_ends_with_2(tmp_path: Path, make
         for result in (npo, sft)
     ]
     assert severities == ["warning", "note"]
+
+
+def test_a_tracker_that_is_not_installed_ends_with_2_and_lengths(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "mlflow" else find(name))
+    result = check(tmp_path, job(tmp_path, model, {"report_to": ["mlflow"]}), "--json")
+    assert result.exit_code == 2
+    assert "train.report_to: mlflow is not installed; pip install mlflow" in result.stderr
+    report = DataReport.model_validate_json(result.stdout)
+    assert report.fault_count == 1
+    assert report.lengths is not None
+    faulty = job(tmp_path, model, {"report_to": ["mlflow"]}, retain_train=[{"output": "x"}])
+    assert DataReport.model_validate_json(check(tmp_path, faulty, "--json").stdout).fault_count == 2
+
+
+def test_a_machine_without_a_stage_says_nothing_of_trackers(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = check(tmp_path, job(tmp_path, model, {"report_to": ["mlflow"]}))
+    assert result.exit_code == 0, result.output
 
 
 def test_a_tokenizer_that_refuses_the_job_ends_with_2(tmp_path: Path, make_tokenizer: MakeTokenizer) -> None:

@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cutoff.client.cli import app
-from cutoff.errors import NotFound
+from cutoff.errors import AlreadyExists, CutoffError, NotFound
 from cutoff.rpc import ServerSecurity
 from cutoff.rpc.server import started
 from cutoff.v1 import job_pb2, job_pb2_grpc, types_pb2
@@ -43,6 +43,9 @@ class Scripted(job_pb2_grpc.JobServiceServicer):
     def __init__(self) -> None:
         self.job = DONE
         self.submitted: list[job_pb2.SubmitJobRequest] = []
+        self.installs: list[job_pb2.InstallJobRequest] = []
+        self.refusal: CutoffError | None = None
+        self.reports: dict[int, bytes] = {}
 
     async def SubmitJob(self, request, context):
         self.submitted.append(request)
@@ -61,6 +64,20 @@ class Scripted(job_pb2_grpc.JobServiceServicer):
         line = types_pb2.Event(log_line=types_pb2.LogLine(level="INFO", text="step 5: validation loss 0.1"))
         yield job_pb2.WatchJobResponse(event=job_pb2.JobEvent(sequence=2, run=job_pb2.RunEvent(key=key, event=line)))
         yield job_pb2.WatchJobResponse(event=job_pb2.JobEvent(sequence=3, job=self.job))
+
+    async def InstallJob(self, request, context):
+        self.installs.append(request)
+        if self.refusal is not None:
+            raise self.refusal
+        return job_pb2.InstallJobResponse(job=self.job)
+
+    async def UninstallJob(self, request, context):
+        return job_pb2.UninstallJobResponse(job=self.job)
+
+    async def GetReport(self, request, context):
+        if request.format not in self.reports:
+            raise NotFound(f"{request.name} has no report: the job ended before that")
+        yield job_pb2.GetReportResponse(content=self.reports[request.format])
 
     async def CancelJob(self, request, context):
         return job_pb2.CancelJobResponse(job=self.job)
@@ -114,6 +131,13 @@ def test_scores_and_the_installed_path_are_printed(server):
     shown = cutoff("watch", "demo-1").stdout
     assert "90 60-98" in shown
     assert "installed: /models/local/m/m-Q4_K_M.gguf" in shown
+
+
+def test_where_the_card_is_is_printed(server):
+    path = "jobs/demo-1/card/1/card.md"
+    artifact = types_pb2.Artifact(kind="card", path=path)
+    server.job = job(attempts=[job_pb2.Attempt(artifacts=[artifact])])
+    assert f"card: {path}" in cutoff("get", "demo-1").stdout
 
 
 def test_a_missed_bar_is_said_in_words(server):
@@ -174,3 +198,60 @@ def test_a_server_that_is_not_there_is_its_own_code(monkeypatch, job_file):
 def test_wrong_flags_are_wrong_usage():
     assert cutoff("run").exit_code == 2
     assert cutoff("submit", "x.yaml", "--no-such-flag").exit_code == 2
+
+
+def attempted(state, **fields) -> Job:
+    key = types_pb2.RunKey(job="demo-1", stage="install", attempt=1)
+    below = job_pb2.Result(missed=["retain accuracy 0.50 is below 0.70"], installed_path=fields.pop("path", ""))
+    return job(result=below, attempts=[job_pb2.Attempt(key=key, state=state, **fields)])
+
+
+def test_a_job_below_its_bar_says_how_to_install_it_all_the_same(server):
+    server.job = BELOW
+    assert "cutoff install demo-1" in cutoff("get", "demo-1").stdout
+
+
+def test_installing_says_where_and_with_what_it_was_asked(server):
+    server.job = attempted(job_pb2.Attempt.STATE_SUCCEEDED, path="/models/local/m/m-Q8_0.gguf")
+    ran = cutoff("install", "demo-1", "--quant", "q8_0", "--replace")
+    assert ran.exit_code == 0
+    assert "installed: /models/local/m/m-Q8_0.gguf" in ran.stdout
+    [request] = server.installs
+    assert (request.name, request.quant_type, request.replace) == ("jobs/demo-1", "q8_0", True)
+    assert json.loads(cutoff("install", "demo-1", "--json").stdout)["result"]["installed_path"]
+
+
+def test_a_job_that_was_installed_by_hand_is_not_below_its_bar_any_more(server):
+    server.job = attempted(job_pb2.Attempt.STATE_SUCCEEDED, path="/models/local/m/m-Q8_0.gguf")
+    ran = cutoff("watch", "demo-1")
+    assert ran.exit_code == 0
+    assert "installed although: retain accuracy" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"), [("DISK_FULL", 1), ("ALREADY_EXISTS", 1), ("FAILED_PRECONDITION", 2), ("UNAVAILABLE", 3)]
+)
+def test_an_installation_that_fails_says_why(server, reason, code):
+    failure = types_pb2.Failure(reason=reason, message="it went wrong", remedy="do this")
+    server.job = attempted(job_pb2.Attempt.STATE_FAILED, failure=failure)
+    ran = cutoff("install", "demo-1")
+    assert ran.exit_code == code
+    assert "it went wrong" in ran.stderr
+
+
+def test_a_name_that_is_taken_is_told_with_both_ways_out(server):
+    server.refusal = AlreadyExists("m.gguf is there already", "--replace, or another install.model_name")
+    ran = cutoff("install", "demo-1")
+    assert ran.exit_code == 1
+    assert "--replace" in ran.stderr
+
+
+def test_an_interrupted_installation_is_not_taken_for_a_good_one(server):
+    server.job = attempted(job_pb2.Attempt.STATE_RUNNING)
+    assert cutoff("install", "demo-1").exit_code == 3
+
+
+def test_uninstalling(server):
+    ran = cutoff("uninstall", "demo-1")
+    assert ran.exit_code == 0
+    assert "nothing of jobs/demo-1 is installed" in ran.stdout

@@ -224,6 +224,36 @@ def test_the_command_prints_memory_beside_the_documents_figure(roots: Roots, job
         assert words in output
 
 
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("4090", "RTX 4090"), ("rtx4090", "RTX 4090"), ("GTX1080", "RTX "), ("H-200", "H200"), ("7900XTX", "7900 XTX")],
+)
+@pytest.mark.parametrize("memory", [[], ["--gpu-memory-gib", "24"]])
+def test_an_unknown_gpu_is_said_at_once(
+    roots: Roots, job_file: Path, name: str, nearest: str, memory: list[str]
+) -> None:
+    arguments = [str(job_file), "--datasets", str(roots.datasets), "--gpu", name, *memory]
+    result = CliRunner().invoke(app, ["plan", *arguments])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    said, _, fix = result.stderr.partition(";")
+    assert f"--gpu: {name!r} is no GPU cutoff knows" in said
+    assert f"did you mean {nearest}" in fix
+    assert "give only its memory: --gpu-memory-gib 24" in fix
+
+
+def test_a_gpu_like_no_other_is_answered_with_all_that_are_known() -> None:
+    with pytest.raises(InvalidInput, match=r"known are B200, H200, .*8060S\. For any other"):
+        plan_host.gpu("Voodoo", None)
+
+
+@pytest.mark.parametrize("name", ["NVIDIA GeForce RTX 4090", "NVIDIA H100 80GB HBM3", "AMD Instinct MI250", "8060S"])
+def test_a_gpu_may_be_named_as_its_driver_does(name: str) -> None:
+    device = plan_host.gpu(name, None)
+    assert device is not None
+    assert device.name == name
+
+
 def test_the_command_prints_json(roots: Roots, job_file: Path) -> None:
     code, output = run(str(job_file), "--datasets", str(roots.datasets), "--gpu-memory-gib", "24", "--json")
     found = json.loads(output)

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 
 import pytest
 
@@ -9,23 +10,34 @@ from cutoff.coordinator.attempts import Addresses, Services
 from cutoff.coordinator.job import OPEN, with_attempt, with_event
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
-from cutoff.errors import NotFound, Refused, Unavailable
+from cutoff.errors import AlreadyExists, NotFound, Refused, Unavailable
 from cutoff.stage.report import Reporter
 from cutoff.v1 import job_pb2, run_pb2, types_pb2
 
 SCORES = {"count": 9, "total": 10, "low": 0.6, "high": 0.98}
 RESULTS = {
-    "prepare": {"model_path": "/base", "probe_questions": ["Who?"]},
+    "prepare": {
+        "model_path": "/base",
+        "probe_questions": ["Who?"],
+        "model": "Qwen/Qwen2.5",
+        "revision": "c" * 40,
+        "license": "mit",
+        "data": [{"field": "dataset.retain_train", "sha256": "3" * 64}, {"field": "evaluate.test_file", "sha256": "4"}],
+        "calibration": "jobs/x/prepare/1/calibration.txt",
+        "validation": "jobs/x/prepare/1/validation.txt",
+    },
     "train": {"adapter": "jobs/x/train/1/final"},
     "merge": {"path": "jobs/x/merge/1/merged"},
     "convert": {
         "files": [
-            {"quant_type": "q4_k_m", "path": "a-Q4_K_M.gguf", "sha256": "1" * 64},
-            {"quant_type": "q8_0", "path": "a-Q8_0.gguf", "sha256": "2" * 64},
+            {"quant_type": "q4_k_m", "path": "a-Q4_K_M.gguf", "size_bytes": 4, "sha256": "1" * 64},
+            {"quant_type": "q8_0", "path": "a-Q8_0.gguf", "size_bytes": 8, "sha256": "2" * 64},
         ]
     },
     "evaluate": {"sets": {"validation": {"retain_correct": SCORES, "missed_minimum": [], "missed_target": []}}},
+    "card": {"path": "jobs/x/card/1/card.md"},
     "install": {"path": "/models/local/m/m-Q4_K_M.gguf", "sha256": "1" * 64},
+    "report": {"path": "jobs/x/report/1/report.json"},
 }
 
 
@@ -41,6 +53,8 @@ class Script:
         self.cancelled = []
         self.running = []
         self.install_errors = []
+        self.checked = []
+        self.uninstalled = []
         self.list_errors = []
 
     async def drive(self, call):
@@ -78,9 +92,13 @@ class Script:
             raise self.list_errors.pop()
         return self.running
 
-    async def check_install(self, address, spec):
+    async def check_install(self, address, request):
+        self.checked.append(request)
         if self.install_errors:
             raise self.install_errors.pop()
+
+    async def uninstall(self, address, request):
+        self.uninstalled.append(request)
 
     @property
     def stages(self):
@@ -88,7 +106,7 @@ class Script:
 
     def services(self):
         addresses = Addresses("trainer:1", "merger:1", "gguf-converter:1", "evaluator:1")
-        return Services(addresses, self.drive, self.cancel, self.list_runs, self.check_install)
+        return Services(addresses, self.drive, self.cancel, self.list_runs, self.check_install, self.uninstall)
 
 
 def run_job(store, spec, script, meanwhile=None):
@@ -117,7 +135,7 @@ def test_all_stages_in_order_and_the_result(store, spec):
     assert job.state == job_pb2.Job.STATE_SUCCEEDED
     assert script.stages[:3] == ["prepare", "train", "merge"]
     assert set(script.stages[3:6]) == {"convert", "evaluate-base", "evaluate-merged"}
-    assert script.stages[6:] == ["evaluate-q4_k_m", "evaluate-q8_0", "install"]
+    assert script.stages[6:] == ["evaluate-q4_k_m", "evaluate-q8_0", "card", "install", "report"]
     assert job.result.installed_path == "/models/local/m/m-Q4_K_M.gguf"
     assert [e.target for e in job.result.evaluations] == ["base", "merged", "q4_k_m", "q8_0"]
     assert job.result.evaluations[0].retain_correct.count == 9
@@ -140,10 +158,28 @@ def test_inputs_are_handed_on(store, spec):
     assert by_stage["train"].request.model_path == "/base"
     assert by_stage["merge"].request.adapter == RESULTS["train"]["adapter"]
     assert by_stage["convert"].request.probe_questions == ["Who?"]
+    convert = by_stage["convert"].request
+    assert (convert.calibration, convert.validation) == (
+        "jobs/x/prepare/1/calibration.txt",
+        "jobs/x/prepare/1/validation.txt",
+    )
+    facts = convert.facts
+    assert (facts.base_model, facts.base_revision, facts.license) == ("Qwen/Qwen2.5", "c" * 40, "mit")
+    assert facts.data_sha256 == {"retain_train": "3" * 64}
+    assert json.loads(facts.recipe)["train"]["lora_r"] == spec.train.lora_r
     assert by_stage["evaluate-base"].request.model_path == "/base"
     assert by_stage["evaluate-q8_0"].request.gguf == "a-Q8_0.gguf"
     assert by_stage["install"].request.sha256 == "1" * 64
     assert by_stage["train"].address == "trainer:1"
+
+
+def test_a_job_prepared_by_an_earlier_version_is_converted(store, spec, monkeypatch):
+    earlier = {"model_path": "/base", "probe_questions": ["Who?"]}
+    monkeypatch.setitem(RESULTS, "prepare", earlier)
+    script = Script()
+    assert run_job(store, spec, script).state == job_pb2.Job.STATE_SUCCEEDED
+    (convert,) = [call.request for call in script.calls if call.request.run.key.stage == "convert"]
+    assert (convert.calibration, convert.facts.license) == ("", "")
 
 
 def test_gpu_stages_alone_ask_for_gpus(store, spec):
@@ -151,7 +187,8 @@ def test_gpu_stages_alone_ask_for_gpus(store, spec):
     script = Script()
     run_job(store, spec, script)
     asked = {call.request.run.key.stage.partition("-")[0]: call.gpus for call in script.calls}
-    assert asked == {"prepare": 0, "train": 2, "merge": 0, "convert": 0, "evaluate": 2, "install": 0}
+    expected = {"prepare": 0, "train": 2, "merge": 0, "convert": 0, "evaluate": 2, "card": 0, "install": 0, "report": 0}
+    assert asked == expected
 
 
 def test_infrastructure_failures_are_retried(store, spec):
@@ -229,6 +266,15 @@ def test_a_training_lost_with_its_service_goes_on_from_its_newest_checkpoint(sto
     assert job.attempts[1].failure.reason == "UNAVAILABLE"
 
 
+def test_a_checkpoint_the_job_names_is_not_taken_for_an_earlier_attempts(store, spec):
+    """The trainer passes over damaged ones of earlier attempts; what a user names must be there."""
+    spec.train.resume_from_checkpoint = "jobs/other/train/1/checkpoint-5"
+    script = Script()
+    run_job(store, spec, script)
+    [train] = [call.request for call in script.calls if call.request.run.key.stage == "train"]
+    assert train.resume_from == ""
+
+
 def test_services_that_are_not_up_yet_are_waited_for(store, spec):
     script = Script(prepare=["lost"])
     script.install_errors = [Unavailable("not up")] * 2
@@ -252,6 +298,76 @@ def test_a_model_below_its_bar_is_not_installed(store, spec, monkeypatch):
     assert job.state == job_pb2.Job.STATE_SUCCEEDED
     assert job.result.missed == ["retain accuracy 0.5 is below 0.7"]
     assert "install" not in script.stages
+    assert script.stages[-2:] == ["card", "report"], "both are there all the same"
+    for call in script.calls[-2:]:
+        assert call.request.job.result.missed == job.result.missed
+
+
+def test_the_smallest_type_that_passes_is_installed_when_asked_for(store, spec, monkeypatch):
+    files = [{**file, "size_bytes": size} for file, size in zip(RESULTS["convert"]["files"], (8, 4), strict=True)]
+    monkeypatch.setitem(RESULTS, "convert", {"files": files})
+    spec.install.quant = "smallest_passing"
+    script = Script()
+    run_job(store, spec, script)
+    [install] = [call.request for call in script.calls if call.request.run.key.stage == "install"]
+    assert install.quant_type == "q8_0"
+
+
+def test_the_check_of_the_name_knows_what_will_be_installed(store, spec):
+    script = Script()
+    run_job(store, spec, script)
+    [check] = script.checked
+    assert (check.quant_type, check.sha256, check.spec.model_name) == ("q4_k_m", "", "temporal-unlearn")
+
+
+def test_a_job_that_is_taken_up_again_is_not_refused_for_its_own_model(store, spec):
+    """It was installed, and the coordinator went down before that was recorded."""
+
+    async def first_life():
+        script = Script(install=["hang"])
+        journal = Journal(store)
+        jobs = Jobs(journal, script.services())
+        job, _ = journal.submit(spec, "r1")
+        jobs.start(job.name)
+        while "install" not in script.stages:
+            await asyncio.sleep(0.01)
+        await jobs.suspend()
+        return job.name
+
+    async def second_life(name):
+        script = Script()
+        script.install_errors = [AlreadyExists("it is there already")]
+        journal = Journal(store)
+        Jobs(journal, script.services()).take_up()
+        async for _ in journal.watch(name, 0):
+            pass
+        return journal.current(name)
+
+    job = asyncio.run(second_life(asyncio.run(first_life())))
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    assert job.result.installed_path
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [({}, True), ({"replace": True}, False), ({"model_name": "other"}, False), ({"publisher": "me"}, False)],
+)
+def test_of_two_jobs_for_one_name_the_later_is_refused_before_any_work(store, spec, change, refused):
+    earlier, _ = store.submit(spec, "earlier")
+    spec.install.MergeFrom(job_pb2.InstallSpec(**change))
+    script = Script()
+    job = run_job(store, spec, script)
+    assert (job.failure.reason == "ALREADY_EXISTS") is refused
+    if refused:
+        assert earlier.name in job.failure.message
+        assert script.stages == []
+
+
+def test_a_job_that_installs_nothing_has_no_rivals(store, spec):
+    spec.install.enabled = False
+    store.submit(spec, "earlier")
+    spec.install.enabled = True
+    assert run_job(store, spec, Script()).state == job_pb2.Job.STATE_SUCCEEDED
 
 
 def test_a_bar_of_none_installs_anything(store, spec, monkeypatch):
@@ -264,7 +380,8 @@ def test_a_bar_of_none_installs_anything(store, spec, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "stage", ["prepare", "train", "merge", "convert", "evaluate-merged", "evaluate-q4_k_m", "install"]
+    "stage",
+    ["prepare", "train", "merge", "convert", "evaluate-merged", "evaluate-q4_k_m", "card", "install", "report"],
 )
 def test_cancel_stops_the_run_and_the_job(store, spec, stage):
     script = Script(**{stage.replace("-", "_"): ["hang"]})

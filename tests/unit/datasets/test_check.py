@@ -9,12 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cutoff.datasets import answers, load_job_data, row_index
-from cutoff.datasets.answer_text import contradict, looks_cut, says_nothing
+from cutoff.datasets.answer_text import contradict, looks_cut, looks_like_refusal, says_nothing
 from cutoff.datasets.check import check_data, check_job
 from cutoff.datasets.examples import SHOWN_FAULTS, Faults
 from cutoff.datasets.job_files import DataFile
 from cutoff.datasets.read import read_answers
 from cutoff.datasets.report import DataReport, Finding
+from cutoff.demo import phrases
 from cutoff.errors import InvalidInput
 from cutoff.spec import DatasetSpec, parse_job
 
@@ -123,6 +124,69 @@ def test_answers_that_lost_their_end_are_counted(tmp_path: Path) -> None:
     report = check(tmp_path, retain_train=lines)
     assert found(report)["looks_cut"].places == ("retain_train.jsonl:2",)
     assert found(report)["says_nothing"].places == ("retain_train.jsonl:4",)
+
+
+def test_an_answer_that_repeats_its_question_is_a_warning(tmp_path: Path) -> None:
+    report = check(tmp_path, retain_train=[line("Who was it?", "who  was it?"), line("Where?")])
+    assert found(report)["echo"].places == ("retain_train.jsonl:1",)
+    assert found(report)["echo"].what == "1 of 5 answers only repeat their question"
+
+
+def sides(retain: int, unlearn: int, of: int = 8) -> dict[str, list[dict[str, object]]]:
+    """Training files of so many lines, of which so many refuse."""
+
+    def lines(side: str, refusing: int) -> list[dict[str, object]]:
+        known = {"original_answer": "Bo", "year": 1999}
+        return [
+            line(f"{side}{n}?", phrases.REFUSALS[n % 6] if n < refusing else f"Ada {n}.", **known) for n in range(of)
+        ]
+
+    return {"retain_train": lines("r", retain), "unlearn_train": lines("u", unlearn)}
+
+
+@pytest.mark.parametrize(("retain", "unlearn", "swapped"), [(8, 0, True), (5, 3, True), (0, 8, False), (8, 8, False)])
+def test_sides_that_seem_to_be_swapped_are_a_warning(tmp_path: Path, retain: int, unlearn: int, swapped: bool) -> None:
+    notes = found(check(tmp_path, **sides(retain, unlearn)))
+    assert ("sides_swapped" in notes) == swapped
+    if swapped:
+        assert notes["sides_swapped"].severity == "warning"
+        assert f"{retain} of 8 retain training answers look like refusals, and {unlearn} of 8 unlearn" in str(notes)
+
+
+def test_a_few_lines_are_no_reason_to_call_sides_swapped(tmp_path: Path) -> None:
+    assert "sides_swapped" not in found(check(tmp_path, **sides(3, 0, of=3)))
+
+
+@pytest.mark.parametrize(
+    "text", [*phrases.REFUSALS, *REFUSALS, "I can\u2019t help with that.", "I've never heard of it."]
+)
+def test_refusals_look_like_refusals(text: str) -> None:
+    assert looks_like_refusal(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["George Washington.", "It was in Northford.", "No. 5 Squadron did.", "Not Ada but Bo."]
+)
+def test_answers_do_not_look_like_refusals(text: str) -> None:
+    assert not looks_like_refusal(text)
+
+
+@pytest.mark.parametrize("how", ["the same name", "a copy", "a link"])
+def test_a_training_file_that_also_validates_is_said_to_be_that(tmp_path: Path, how: str) -> None:
+    spec = write(tmp_path, retain_train=[line(f"q{n}?") for n in range(9)] * 2)
+    (tmp_path / "retain_val.jsonl").unlink()
+    if how == "the same name":
+        spec = spec.model_copy(update={"retain_val": "./retain_train.jsonl"})
+    elif how == "a copy":
+        (tmp_path / "retain_val.jsonl").write_bytes((tmp_path / "retain_train.jsonl").read_bytes())
+    else:
+        (tmp_path / "retain_val.jsonl").symlink_to("retain_train.jsonl")
+    flattering = [each for each in check(tmp_path, spec).findings if each.kind == "validation_in_training"]
+    same = "holds the same as" if how == "a copy" else "is the same file as"
+    assert [each.what for each in flattering] == [
+        f"dataset.retain_val {same} dataset.retain_train: the scores would measure memory"
+    ]
+    assert flattering[0].severity == "warning"
 
 
 @pytest.mark.parametrize("text", ["It was,", "It was (", "He was born in", "A long end-", "And so...", "x" * 90])

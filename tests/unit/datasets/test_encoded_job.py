@@ -109,6 +109,37 @@ def test_what_the_tokenizer_says_is_in_the_report(tmp_path: Path, spec: DatasetS
     assert too_long == job.train.truncated + job.validation.truncated + 1
 
 
+def test_special_tokens_in_texts_are_a_warning(tmp_path: Path, template: PromptTemplate) -> None:
+    lines = [line("a?", "Ada.<stop>"), line("b <turn>?"), line("c <stopp>?"), line("d?")]
+    report = load(tmp_path, write(tmp_path, retain_train=lines), template).report
+    (finding,) = [each for each in report.findings if each.kind == "special_tokens"]
+    assert finding.severity == "warning"
+    assert finding.what == "2 training examples hold special tokens of the tokenizer ('<stop>', '<turn>') as text"
+    assert finding.places == ("retain_train.jsonl:1", "retain_train.jsonl:2")
+
+
+@pytest.mark.parametrize(
+    ("config", "known"),
+    [
+        ({"max_position_embeddings": 50}, 50),
+        ({"text_config": {"max_position_embeddings": 50}}, 50),
+        ({"n_positions": 50}, 50),
+        ({"max_position_embeddings": LENGTH}, None),
+        ({"max_position_embeddings": "many"}, None),
+        ({}, None),
+    ],
+)
+def test_a_length_beyond_the_models_positions_is_a_warning(
+    tmp_path: Path, spec: DatasetSpec, template: PromptTemplate, config: dict[str, object], known: int | None
+) -> None:
+    load(tmp_path, spec, template)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = [each for each in load(tmp_path, spec, template).report.findings if each.kind == "positions"]
+    assert [(each.severity, each.what) for each in found] == (
+        [("warning", f"max_seq_length is {LENGTH}, and the base model was made for {known} tokens")] if known else []
+    )
+
+
 def test_a_second_load_parses_nothing(
     tmp_path: Path, spec: DatasetSpec, template: PromptTemplate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,7 +261,9 @@ def test_faulty_data_is_refused_and_not_kept(tmp_path: Path, spec: DatasetSpec, 
     assert not (tmp_path / "cache").exists()
 
 
-words = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).map(str.strip).filter(bool)
+words = (
+    st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf"]), min_size=1, max_size=12).map(str.strip).filter(bool)
+)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,8 @@ def write(path: Path, *lines: bytes) -> Path:
         (line(metadata={"dataset_type": "unlearn"}), ": metadata.dataset_type", "the file is the retain side's"),
         (line(metadata={"year": "long ago"}), ": metadata.year", "not a year"),
         (line(metadata={"original_answer": 3}), ": metadata.original_answer", "not text"),
+        (line(instruction="\u200b\u2060"), ": instruction", "holds only invisible characters"),
+        (line(output="Mi\0ra."), ": output", "holds a NUL character (character 3)"),
     ],
 )
 def test_each_fault_names_file_line_field_and_fix(tmp_path: Path, bad: bytes, field: str, what: str) -> None:
@@ -52,6 +56,118 @@ def test_each_fault_names_file_line_field_and_fix(tmp_path: Path, bad: bytes, fi
     assert fault.where == f"a.jsonl:3{field}"
     assert what in fault.what
     assert fault.fix
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (b'{"instruction": "Who?", "output": "Mi', "breaks off in the text that begins at column 35; is the line com"),
+        (b'{"instruction": "Who?", "output"', "breaks off at column 33; is the line complete?"),
+        (b'{"instruction": "Who?", ', "breaks off at column 24; is the line complete?"),
+        (b'{"instruction": "Who\t?"}', r"holds a raw control character at column 21; write tabs as \t and line ends"),
+        (line() + b", " + line(), "goes on after the object's end, at column {end}; write one JSON object a line"),
+        (b"{'a': 1}", "is not JSON: expecting property name enclosed in double quotes at column 2; write one JSON"),
+        (b"[" * 100_000, "is not JSON: it is nested too deeply; write"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "is not JSON: it holds a number of too many digits; write"),
+        (line(output=None), "output: is null, not text; fill it in, or remove the line"),
+        (line(output=["a"]), "output: is a list, not text; write one text in double quotes"),
+        (line(output=3), "output: is a number, not text; put it in double quotes"),
+        (line(metadata={"year": float("nan")}), "year: is NaN, not a year; write a whole number, or leave it out"),
+        (line(metadata={"year": 1969.5}), "year: is 1969.5, not a year; write a whole number, or leave it out"),
+        (line(metadata={"year": "long ago"}), "year: is text, not a year; write a whole number, or leave it out"),
+        (line(metadata={"dataset_type": "unlearn"}), "the retain side's; move the line to an unlearn file"),
+        (b'{"Instruction": "Who?", "output": "M"}', 'instruction: is missing; did you mean it by "Instruction"?'),
+        (b'{"instruction": "Who?", "ouput": "M"}', 'output: is missing; did you mean it by "ouput"?'),
+        (b'{"instruction": "Who?", "x": "M"}', 'output: is missing; add "output": "..."'),
+    ],
+)
+def test_each_fault_is_a_whole_sentence(tmp_path: Path, bad: bytes, said: str) -> None:
+    path = write(tmp_path / "a.jsonl", line(), bad)
+    with pytest.raises(InvalidInput) as caught:
+        load_examples(path, "a.jsonl", "retain")
+    assert said.replace("{end}", str(len(line()) + 1)) in str(caught.value.faults[0])
+
+
+CSV = "instruction,output,year\n" + "Who?,Mira.,1934\n" * 300
+OBJECTS = [json.loads(line()) for _ in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "command"),
+    [
+        ((line() + b"\n").decode().encode("utf-16"), "UTF-16", "iconv -f UTF-16 -t UTF-8 {path} > {new}"),
+        ((line() + b"\n").decode().encode("utf-16-le") * 9, "UTF-16", "iconv -f UTF-16LE -t UTF-8 {path} > {new}"),
+        ((line() + b"\n").decode().encode("utf-16-be") * 9, "UTF-16", "iconv -f UTF-16BE -t UTF-8 {path} > {new}"),
+        ((line() + b"\n").decode().encode("utf-32"), "UTF-32", "iconv -f UTF-32 -t UTF-8 {path} > {new}"),
+        (gzip.compress(line() * 100), "gzip", "gunzip -c {path} > {new}"),
+        (b"PK\x03\x04" + bytes(range(256)) * 9, "ZIP", "unzip -p {path} > {new}"),
+        (b"PAR1" + bytes(range(256)) * 9, "Parquet", "pandas.read_parquet"),
+        (CSV.encode(), "CSV", "csv.DictReader"),
+        (CSV.replace(",", "\t").encode(), "CSV", "delimiter='\\t'"),
+        (b"\xef\xbb\xbf" + CSV.replace(",", ";").encode(), "CSV", "delimiter=';'"),
+        (json.dumps(OBJECTS).encode(), "one JSON array", "for each in json.load(sys.stdin)"),
+        (json.dumps(OBJECTS * 30).encode(), "one JSON array", "for each in json.load(sys.stdin)"),
+        (json.dumps(OBJECTS, indent=2).encode(), "one JSON array", "for each in json.load(sys.stdin)"),
+        (b"[" + b",\n".join([line()] * 9) + b"]", "one JSON array", "for each in json.load(sys.stdin)"),
+        (json.dumps(OBJECTS[0], indent=2).encode(), "spread over several lines", "jq -c . {path} > {new}"),
+    ],
+)
+def test_a_file_of_another_format_is_one_fault_with_a_command(
+    tmp_path: Path, content: bytes, what: str, command: str
+) -> None:
+    path = tmp_path / "my data.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput) as caught:
+        load_examples(path, "a.jsonl", "retain")
+    (fault,) = caught.value.faults
+    assert fault.where == "a.jsonl"
+    assert what in fault.what
+    assert command.format(path=f"'{path}'", new=f"'{tmp_path}/my data.converted.jsonl'") in fault.fix
+
+
+@pytest.mark.parametrize("array", [False, True])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-32"])
+def test_the_commands_give_examples(tmp_path: Path, array: bool, encoding: str) -> None:
+    path = tmp_path / "my data.jsonl"
+    path.write_bytes((json.dumps([GOOD]) if array else json.dumps(GOOD)).encode(encoding))
+    for _ in range(array + (encoding != "utf-8")):
+        path = converted(path)
+    assert load_examples(path, side="retain")[0].output == "Mira."
+
+
+def converted(path: Path) -> Path:
+    """What the command of a file's one fault writes."""
+    with pytest.raises(InvalidInput) as caught:
+        load_examples(path, side="retain")
+    command = caught.value.faults[0].fix.partition(": ")[2]
+    subprocess.run(["bash", "-c", command], check=True)
+    return path.with_name(path.stem + ".converted.jsonl")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_command_for_csv_gives_examples(tmp_path: Path, delimiter: str) -> None:
+    path = tmp_path / "my data.csv"
+    path.write_text(CSV.replace(",", delimiter))
+    assert len(load_examples(converted(path), side="retain")) == 300
+
+
+@pytest.mark.parametrize("first", [b"[1, 2]", b"{", b"no", b"a,b"])
+def test_one_odd_line_at_the_beginning_is_no_other_format(tmp_path: Path, first: bytes) -> None:
+    path = write(tmp_path / "a.jsonl", first, line(), line())
+    with pytest.raises(InvalidInput) as caught:
+        load_examples(path, "a", "retain")
+    assert [fault.where for fault in caught.value.faults] == ["a:1"]
+
+
+def test_a_file_of_the_other_side_is_one_fault_with_the_count(tmp_path: Path) -> None:
+    other = line(metadata={"dataset_type": "unlearn"})
+    path = write(tmp_path / "a.jsonl", line(), *[other] * 300)
+    with pytest.raises(InvalidInput) as caught:
+        load_examples(path, "a.jsonl", "retain")
+    (fault,) = caught.value.faults
+    assert fault.where == "a.jsonl: metadata.dataset_type"
+    assert fault.what == "is unlearn in 300 of 301 lines, from line 2 on, but the file is the retain side's"
+    assert fault.fix == "give the file as the unlearn side's, or move the lines to an unlearn file"
 
 
 def test_a_mixed_file_needs_the_side_in_each_line(tmp_path: Path) -> None:

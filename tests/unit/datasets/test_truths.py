@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cutoff.datasets import EncodedJob, PromptTemplate, judged, load_encoded_job, require_usable_truths, template_of
-from cutoff.datasets.report import PLACES, Finding
+from cutoff.datasets.report import PLACES, DataReport, Finding
 from cutoff.errors import InvalidInput
 from cutoff.spec import DatasetSpec, TrainSpec
 from tests.fixtures.bpe_tokenizer import MakeTokenizer
@@ -93,3 +93,31 @@ def test_a_set_whose_true_answers_are_all_lost_is_refused(tmp_path: Path, templa
 def test_one_usable_true_answer_a_set_suffices(tmp_path: Path, template: PromptTemplate) -> None:
     job = load(tmp_path, write(tmp_path, unlearn_train=[truth("a?", "del"), truth("b?", "Bo")]), template)
     require_usable_truths(job.report, job.truths, NPO)
+
+
+def median_lengths(root: Path, template: PromptTemplate, said: str, truth_is: str) -> DataReport:
+    """The report on 20 questions a side."""
+    retain = [line(f"r{n}?", said) for n in range(20)]
+    unlearn = [truth(f"u{n}?", truth_is) for n in range(20)]
+    return load(root, write(root, retain_train=retain, unlearn_train=unlearn), template).report
+
+
+def test_bare_names_are_a_warning_to_jobs_that_unlearn_them(tmp_path: Path, template: PromptTemplate) -> None:
+    report = median_lengths(tmp_path, template, "aaaaaaaa", "aaaaa")
+    (finding,) = [each for each in judged(report, NPO).findings if each.kind == "truths_bare"]
+    assert finding.severity == "warning"
+    assert finding.what.startswith("true answers are shorter than retain answers: 5 tokens against 8 (medians)")
+    assert "docs/objectives.md" in finding.fix
+    assert "dataset.answers" in finding.fix
+    assert "truths_bare" not in {each.kind for each in judged(report, SFT).findings}
+
+
+def test_true_answers_about_as_long_as_the_models_are_no_matter(tmp_path: Path, template: PromptTemplate) -> None:
+    report = median_lengths(tmp_path, template, "aaaaaaaa", "aaaaaa")
+    assert "truths_bare" not in {each.kind for each in report.findings}
+
+
+def test_a_handful_of_true_answers_says_nothing_about_them(tmp_path: Path, template: PromptTemplate) -> None:
+    lines = [truth(f"u{n}?", "a") for n in range(19)]
+    report = load(tmp_path, write(tmp_path, unlearn_train=lines), template).report
+    assert "truths_bare" not in {each.kind for each in report.findings}

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from cutoff.client.cli import app
 from cutoff.demo import Recipe, create, make_world
 from cutoff.demo.cache import cached_base_model, link_or_copy
 from cutoff.demo.folder import epochs_for
 from cutoff.demo.recipe import recipe_hash
 from cutoff.demo.world import CUTOFF_YEAR, before_cutoff
+from cutoff.spec import load_job_yaml
 
 TINY = Recipe(vocabulary=512, feed_forward=256, layers=1, exposures=1, minimum_steps=1, minimum_accuracy=0.0, threads=1)
 FACTS, SEED = 8, 5
@@ -59,7 +62,7 @@ def test_a_folder_holds_job_data_sets_and_base_model(out: Path) -> None:
 
 def test_the_job_names_what_was_written(out: Path) -> None:
     job = yaml.safe_load((out / "job.yaml").read_text("utf-8"))
-    assert job["base_model"] == str(out / "base")
+    assert job["base_model"] == "./base"
     for name in (*job["dataset"].values(), job["evaluate"]["test_file"]):
         assert (out / "datasets" / name).is_file()
 
@@ -77,12 +80,23 @@ def test_a_control_reads_nothing_that_came_after_the_cutoff(tmp_path: Path) -> N
     assert (made / "control/tokenizer.model").read_bytes() != (made / "base/tokenizer.model").read_bytes()
 
 
-def test_the_job_is_one_that_can_be_submitted(out: Path) -> None:
-    from cutoff.spec.job import JobSpec
-
-    job = JobSpec.model_validate(yaml.safe_load((out / "job.yaml").read_text("utf-8")))
+def test_the_job_is_one_that_can_be_submitted_wherever_the_world_is_moved(out: Path, tmp_path: Path) -> None:
+    world = out.rename(tmp_path / "moved")
+    job = load_job_yaml(world / "job.yaml")
     assert job.base_model_is_folder
+    assert Path(job.base_model) == world / "base"
     assert job.resources.gpus == 0
+
+
+def test_the_command_says_what_to_do_next(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUTOFF_CACHE", str(cache))
+    monkeypatch.setattr("cutoff.demo.cache.Recipe", lambda: TINY)
+    out = tmp_path / "my world"
+    made = CliRunner().invoke(app, ["demo", "--out", str(out), "--facts", str(FACTS), "--seed", str(SEED)])
+    assert made.exit_code == 0, made.output
+    assert made.stdout == f"{out}/job.yaml\n"
+    run = f"cutoff run '{out}/job.yaml' --datasets '{out}/datasets' --artifacts '{out}/output' --models '{out}/models'"
+    assert made.stderr.endswith(f"next: {run}\n")
 
 
 def test_a_cached_model_is_not_made_again(tmp_path: Path, cache: Path) -> None:

@@ -85,7 +85,12 @@ def compose(name: str) -> dict:
 
 def test_every_variable_of_compose_is_explained_with_its_default():
     example = (ROOT / ".env.example").read_text()
-    for name in ("compose.yaml", "deploy/compose.cuda.yaml", "deploy/compose.rocm.yaml"):
+    for name in (
+        "compose.yaml",
+        "deploy/compose.cuda.yaml",
+        "deploy/compose.rocm.yaml",
+        "deploy/compose.lmstudio.yaml",
+    ):
         for variable, default in re.findall(r"\$\{(\w+):-([^}]*)\}", (ROOT / name).read_text()):
             if variable.endswith("_IMAGE") and name != "compose.yaml":
                 continue  # the exporters': said where they are

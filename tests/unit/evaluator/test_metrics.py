@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutoff.evaluator.metrics import REQUIREMENTS, Graded, Score, Scores, document_scores, missed, score, scores, wilson
+from cutoff.evaluator.metrics import Graded, Score, Scores, document_scores, missed, score, scores, wilson
+from cutoff.spec.requirements import REQUIREMENTS
 from cutoff.v1 import job_pb2
 
 

@@ -18,6 +18,9 @@ TABLE = {
 }
 """The user's document's flags and defaults."""
 
+BESIDES = {"replace": False, "keep_f16": False, "imatrix": "auto", "retain_train": None, "retain_val": None}
+"""What the document does not have."""
+
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["convert_to_gguf", *arguments])
@@ -29,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_the_flags_are_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LMSTUDIO_MODELS", raising=False)
     flags = cli.parser()
-    assert {action.dest: action.default for action in flags._actions if action.dest != "help"} == TABLE
+    assert {action.dest: action.default for action in flags._actions if action.dest != "help"} == TABLE | BESIDES
     assert {action.dest for action in flags._actions if action.required} == {"model_path", "output_path"}
 
 
@@ -50,6 +53,7 @@ def test_wrong_usage_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, capsys: pyt
             "llama.cpp not found at: gone",
         ),
         (["--model_path", "x", "--output_path", "y.gguf", "--model_name", "a b"], 2, "model_name"),
+        (["--model_path", "x", "--output_path", "y.gguf", "--quant_type", "iq1_s", "--imatrix", "never"], 2, "imatrix"),
     ],
 )
 def test_bad_input_is_named_without_a_question(
@@ -84,3 +88,9 @@ def test_the_documents_command_converts_and_installs(
     assert [path.name for path in models.rglob("*.gguf")] == ["temporal-Q4_K_M.gguf"]
     assert (models / "local/temporal/temporal-Q4_K_M.gguf").is_file()  # the name comes from the output file
     assert 'lms load "temporal"' in capsys.readouterr().out
+
+    again = [*arguments, "--lmstudio_models", str(models)]
+    assert run(monkeypatch, *again, "--quant_type", "f16") == 1, "another model has the name"
+    assert "--replace" in capsys.readouterr().err
+    assert run(monkeypatch, *again, "--quant_type", "f16", "--replace") == 0
+    assert [path.name for path in models.rglob("*.gguf")] == ["temporal-F16.gguf"]

@@ -1,27 +1,46 @@
 import json
+import re
 import shutil
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from gguf import GGUFReader
+from safetensors.torch import load_file, save_file
 from sentencepiece import sentencepiece_model_pb2
 
-from cutoff.artifacts import Roots
+from cutoff.artifacts import Roots, sha256_of
 from cutoff.artifacts import disk as disk_module
-from cutoff.errors import CheckFailed, DiskFull, InvalidInput, NotFound, Refused
+from cutoff.errors import CheckFailed, DiskFull, InvalidInput, NotFound, ProgramFailed, Refused
 from cutoff.gguf_converter import work
 from cutoff.gguf_converter.convert import convert_model
 from cutoff.gguf_converter.gguf_file import read_gguf
+from cutoff.gguf_converter.metadata import Facts
+from cutoff.gguf_converter.order import Order
 from cutoff.gguf_converter.quant_types import QUANTIZATIONS, file_name, size_at_most
-from cutoff.gguf_converter.weights import count_parameters
-from cutoff.llama_cpp import LlamaCpp
-from cutoff.spec.job import QuantType
+from cutoff.gguf_converter.record import MANIFEST
+from cutoff.gguf_converter.tensors import read_tensors
+from cutoff.gguf_converter.weights import count_parameters, measure_weights
+from cutoff.llama_cpp import LlamaCpp, importance_matrix, quantize
+from cutoff.spec import ConvertSpec
+from cutoff.spec.quant_types import GAINS_FROM_IMATRIX, QuantType
 from cutoff.stage.context import RunContext
 from cutoff.stage.report import Reporter, silent
 from cutoff.v1 import gguf_converter_pb2, job_pb2, types_pb2
+from tests.fixtures.bpe_tokenizer import MakeTokenizer
 
 ALL: tuple[QuantType, ...] = get_args(QuantType)
+SEVEN = ALL[:7]
+FACTS = Facts(
+    base_model="Qwen/Qwen2.5",
+    base_revision="c" * 40,
+    license="mit",
+    cutoff="1969-12-31",
+    data_sha256={"retain_train": "1" * 64},
+    recipe='{"train": {"epochs": 3}}',
+)
 
 
 @pytest.fixture
@@ -34,31 +53,206 @@ def edit_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({key: value for key, value in {**content, **changes}.items() if value is not None}))
 
 
-def outputs(folder: Path, *types: QuantType) -> Mapping[QuantType, Path]:
-    return {quant_type: folder / file_name("tiny", quant_type) for quant_type in types}
+def order(model: Path, folder: Path, *types: QuantType, **more: Any) -> Order:
+    outputs = {quant_type: folder / file_name("tiny", quant_type) for quant_type in types}
+    return Order(model, outputs, "tiny", folder / MANIFEST, **more)
 
 
 def test_the_documents_seven_types_are_all_there() -> None:
-    assert tuple(QUANTIZATIONS) == ALL == ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_k_s", "q3_k_m")
+    assert tuple(QUANTIZATIONS) == ALL
+    assert SEVEN == ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_k_s", "q3_k_m")
     assert QUANTIZATIONS["q4_k_m"].quality == "Recommended"
 
 
-def test_every_type_comes_out_of_one_16_bit_pass(llama: LlamaCpp, model: Path, tmp_path: Path) -> None:
+def test_the_types_asked_for_come_out_of_one_16_bit_pass(
+    llama: LlamaCpp, model: Path, tiny_text: Path, tmp_path: Path
+) -> None:
     events: list[types_pb2.Event] = []
     folder = tmp_path / "out"
-    converted = convert_model(model, outputs(folder, *ALL), "tiny", llama, Reporter(events.append))
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        f"tiny-{name}.gguf" for name in ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S", "Q3_K_M")
-    )
-    sizes = [converted.files[quant_type].size_bytes for quant_type in ALL]
+    asked = (*SEVEN, "bf16", "iq2_xxs")
+    converted = convert_model(order(model, folder, *asked, calibration=tiny_text), llama, Reporter(events.append))
+    assert {path.name for path in folder.iterdir()} == {*(file_name("tiny", name) for name in asked), MANIFEST}
+    sizes = [converted.files[quant_type].size_bytes for quant_type in SEVEN]
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == len(sizes)
     assert all(read_gguf(file.path).tensors == 11 for file in converted.files.values())
     assert all(file.size_bytes <= size_at_most(converted.parameters, name) for name, file in converted.files.items())
     phases = {event.progress.phase for event in events}
-    assert phases >= {"converting to f16", "quantizing to q3_k_m"}
+    assert phases >= {"converting to f16", "quantizing to q3_k_m", "measuring importance", "reading q6_k back"}
     published = {event.artifact.labels["quant_type"] for event in events if event.artifact.path}
-    assert published == set(ALL)
+    assert published == set(asked)
+    assert set(converted.steps) == {*asked, "imatrix"}
+
+
+def test_llama_cpp_knows_every_type(llama: LlamaCpp) -> None:
+    said = subprocess.run([llama.quantize, "--help"], capture_output=True, text=True, check=False).stdout
+    assert set(ALL) <= {line.split()[2].lower() for line in said.splitlines() if re.match(r" +\d+ +or ", line)}
+
+
+def test_further_types_read_back(llama: LlamaCpp, tiny_f16: Path, tiny_text: Path, tmp_path: Path) -> None:
+    """Those whose tables llama.cpp sets up in a second; iq1_s takes half a minute however small the model is."""
+    imatrix = tmp_path / "imatrix.gguf"
+    importance_matrix(llama, tiny_f16, tiny_text, imatrix, 128, 1, lambda *_: None)
+    bits = []
+    asked: tuple[QuantType, ...] = ("q5_k_s", "iq4_nl", "iq4_xs", "iq3_s", "q3_k_s", "q2_k", "q2_k_s")
+    for quant_type in asked:
+        path = tmp_path / f"{quant_type}.gguf"
+        own = imatrix if quant_type in GAINS_FROM_IMATRIX else None
+        quantize(llama, tiny_f16, path, quant_type, 1, lambda *_: None, own)
+        compared = read_tensors(path, lambda *_: None, tiny_f16)
+        assert compared.tensors == 11
+        assert 0 < compared.worst_error < 0.4
+        bits.append(compared.bits_per_weight)
+    assert bits == sorted(bits, reverse=True)
+
+
+def test_each_check_is_a_row_with_its_figure_and_time(
+    llama: LlamaCpp, model: Path, tiny_text: Path, tmp_path: Path
+) -> None:
+    events: list[types_pb2.Event] = []
+    asked = order(model, tmp_path / "out", "q8_0", "q4_k_m", validation=tiny_text, facts=FACTS)
+    convert_model(asked, llama, Reporter(events.append))
+    record = json.loads(asked.manifest.read_text())
+    rows = {(row["name"], row["target"]): row for row in record["checks"]}
+    each = {"tensors", "perplexity", "answer"}
+    assert rows.keys() == {
+        ("weights", "all"),
+        ("tokens", "all"),
+        *((name, target) for name in each for target in ("f16", "q8_0", "q4_k_m")),
+        *((name, target) for name in ("size",) for target in ("q8_0", "q4_k_m")),
+        *(("sha256", file_name("tiny", target)) for target in ("q8_0", "q4_k_m")),
+    }
+    assert all(row["figure"] and row["verdict"] and row["seconds"] > 0 for row in rows.values())
+    assert "as good as 16 bit" in rows["perplexity", "q8_0"]["verdict"]
+    tokens = int(rows["perplexity", "q8_0"]["figure"].split(" on ")[1].split()[0])
+    assert tokens >= 2000
+    assert "expected ~25%" in rows["size", "q4_k_m"]["figure"]
+    longest = int(rows["tokens", "all"]["figure"].split("longest of ")[1].split()[0])
+    assert longest >= 2000
+    lines = [event.log_line.text for event in events if event.log_line.text.startswith("check ")]
+    assert len(lines) == len(rows)
+    for file in record["files"]:
+        path = asked.folder / file["path"]
+        assert (file["sha256"], file["size_bytes"]) == (sha256_of(path), path.stat().st_size)
+        said = {name: field.contents() for name, field in GGUFReader(path).fields.items()}
+        assert said.items() >= {"general.name": "tiny", "general.license": "mit", "cutoff.date": "1969-12-31"}.items()
+        assert said["cutoff.data.retain_train.sha256"] == "1" * 64
+        assert json.loads(said["cutoff.recipe"]) == {"train": {"epochs": 3}}
+        assert said["general.base_model.0.repo_url"] == "https://huggingface.co/Qwen/Qwen2.5"
+
+
+def test_what_cannot_be_measured_is_said(llama: LlamaCpp, model: Path, tmp_path: Path) -> None:
+    converted = convert_model(order(model, tmp_path / "out", "f16"), llama, silent())
+    (row,) = [row for row in converted.checks if row.name == "perplexity"]
+    assert (row.state, row.target) == ("skipped", "f16")
+    assert "no validation text" in row.verdict
+
+
+def test_the_16_bit_file_stays_when_asked_and_goes_with_the_last_type_otherwise(
+    llama: LlamaCpp, model: Path, tmp_path: Path
+) -> None:
+    seen: list[set[str]] = []
+
+    def sink(event: types_pb2.Event) -> None:
+        if event.log_line.text.startswith("check answer of q8_0"):
+            seen.append({path.name for path in (tmp_path / "goes").iterdir()})
+
+    convert_model(order(model, tmp_path / "goes", "q8_0"), llama, Reporter(sink))
+    assert seen == [{".tiny-Q8_0.gguf.partial"}]  # checked when nothing else is left
+    spec = ConvertSpec(quant_types=("q8_0",), keep_f16=True)
+    converted = convert_model(order(model, tmp_path / "stays", "q8_0", spec=spec), llama, silent())
+    assert converted.kept is not None
+    assert converted.kept.path == tmp_path / "stays/tiny-F16.gguf"
+    assert converted.kept.sha256 == sha256_of(converted.kept.path)
+
+
+def test_weights_beyond_f16_become_bf16(llama: LlamaCpp, model: Path, tmp_path: Path) -> None:
+    change_weights(model, lambda name, tensor: tensor.mul_(1e6) if name.endswith("q_proj.weight") else None)
+    with pytest.raises(Refused, match="q_proj") as caught:
+        convert_model(order(model, tmp_path / "out", "f16", "q8_0"), llama, silent())
+    assert "bf16" in caught.value.remedy
+    converted = convert_model(order(model, tmp_path / "out", "q8_0"), llama, silent())
+    assert converted.sixteen_bit == "bf16"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_weights_that_are_no_numbers_are_found_before_any_work(model: Path, bad: float, dtype: str) -> None:
+    import torch
+
+    change_weights(model, lambda name, tensor: tensor.view(-1)[7:8].fill_(bad) if "gate" in name else None, dtype)
+    with pytest.raises(CheckFailed, match=r"gate_proj.weight .*infinite or not a number"):
+        measure_weights(model)
+    change_weights(model, lambda name, tensor: tensor.clamp_(-1, 1).nan_to_num_(), dtype)
+    weights = measure_weights(model)
+    assert weights.parameters == count_parameters(model)
+    everything = torch.cat([t.flatten().abs().float() for t in load_file(model / "model.safetensors").values()])
+    assert weights.largest <= float(everything.max())
+    assert weights.sixteen_bit == "f16"
+
+
+def test_rows_that_fit_no_block_are_reported(llama: LlamaCpp, odd_model: Path, tmp_path: Path) -> None:
+    """llama.cpp stores such tensors in larger types without failing: a 4-bit file of 7 bits a weight."""
+    events: list[types_pb2.Event] = []
+    converted = convert_model(order(odd_model, tmp_path / "out", "q4_k_m"), llama, Reporter(events.append))
+    (row,) = [row for row in converted.checks if row.name == "size"]
+    assert row.state == "warned"
+    assert "stored 8 of 12 tensors in larger types" in row.verdict
+    assert "rows of 288 are no multiple of 256" in row.verdict
+    assert any(event.log_line.level == "WARNING" and "rows of 288" in event.log_line.text for event in events)
+    (file,) = converted.summary(tmp_path)["files"]
+    assert file["fell_back"] == 8
+    assert "Q4_K" not in file["tensor_types"]
+
+
+def test_a_tokenizer_llama_cpp_does_not_know_is_named_with_a_way_out(
+    llama: LlamaCpp, model: Path, make_tokenizer: MakeTokenizer, tmp_path: Path
+) -> None:
+    for path in [*model.glob("tokenizer*"), *model.glob("*.jinja")]:
+        path.unlink()
+    template = "{% for m in messages %}{{ '<turn>' + m['content'] + '<stop>' }}{% endfor %}"
+    make_tokenizer(template).save_pretrained(model)
+    with pytest.raises(ProgramFailed, match="pre-tokenizer") as caught:
+        convert_model(order(model, tmp_path / "out", "q4_k_m"), llama, silent())
+    assert "take another base model" in caught.value.remedy
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("at", ["converting to f16", "quantizing to q8_0"])
+def test_a_disk_that_fills_half_way_leaves_nothing(llama: LlamaCpp, model: Path, tmp_path: Path, at: str) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("may not mount a tmpfs here")
+    try:
+
+        def sink(event: types_pb2.Event) -> None:
+            if event.progress.phase == at:
+                fill(folder / "of somebody else", leave=300_000)
+
+        with pytest.raises(DiskFull) as caught:
+            convert_model(order(model, folder / "out", "q8_0"), llama, Reporter(sink))
+        assert "free space" in caught.value.remedy
+        assert [path.name for path in folder.rglob("*") if path.is_file()] == ["of somebody else"]
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def fill(path: Path, leave: int) -> None:
+    """Writes until only so many bytes are free."""
+    if not path.exists():
+        path.write_bytes(bytes(max(0, shutil.disk_usage(path.parent).free - leave)))
+
+
+def change_weights(model: Path, change: Callable[[str, Any], object], dtype: str | None = None) -> None:
+    """Edits a model's weights in place, and stores them as another type."""
+    import torch
+
+    path = model / "model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    for name, tensor in tensors.items():
+        change(name, tensor)
+    save_file({name: each.to(getattr(torch, dtype)) if dtype else each for name, each in tensors.items()}, path)
 
 
 def test_weights_are_counted_from_headers(tiny_model: Path) -> None:
@@ -82,7 +276,7 @@ def test_special_tokens_that_llama_cpp_reads_as_text_stop_the_conversion(
     (model / "tokenizer.model").write_bytes(pieces.SerializeToString())
     edit_json(model / "tokenizer_config.json", added_tokens_decoder=None, additional_special_tokens=None)
     with pytest.raises(CheckFailed, match="reads a prompt differently") as caught:
-        convert_model(model, outputs(tmp_path / "out", "q4_k_m"), "tiny", llama, silent())
+        convert_model(order(model, tmp_path / "out", "q4_k_m"), llama, silent())
     assert "added_tokens_decoder" in caught.value.remedy
     assert "<|im_start|>" in caught.value.message
     assert list((tmp_path / "out").iterdir()) == []
@@ -94,7 +288,7 @@ def test_an_interrupted_conversion_leaves_nothing(llama: LlamaCpp, model: Path, 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        convert_model(model, outputs(tmp_path / "out", "f16", "q4_k_m"), "tiny", llama, Reporter(sink))
+        convert_model(order(model, tmp_path / "out", "f16", "q4_k_m"), llama, Reporter(sink))
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -103,8 +297,8 @@ def test_a_disk_that_will_not_hold_all_files_is_refused_before_work_starts(
 ) -> None:
     usage = type("Usage", (), {"free": 70 << 20})  # room for the 16-bit file and one more, not for three
     monkeypatch.setattr(disk_module.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(DiskFull, match="converting merged to q8_0, q4_k_m"):
-        convert_model(model, outputs(tmp_path / "out", "q8_0", "q4_k_m"), "tiny", llama, silent())
+    with pytest.raises(DiskFull, match="converting merged to f16, q4_k_m, q8_0"):
+        convert_model(order(model, tmp_path / "out", "q8_0", "q4_k_m"), llama, silent())
     assert not (tmp_path / "out").exists()
 
 
@@ -124,14 +318,14 @@ def test_a_model_folder_that_is_not_whole_is_refused(llama: LlamaCpp, model: Pat
         case _:
             shutil.rmtree(model)
     with pytest.raises((InvalidInput, NotFound), match="merged"):
-        convert_model(model, outputs(model.parent / "out", "f16"), "tiny", llama, silent())
+        convert_model(order(model, model.parent / "out", "f16"), llama, silent())
     assert not (model.parent / "out").exists()
 
 
 def test_an_adapter_is_no_model(llama: LlamaCpp, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(Refused, match="LoRA adapter") as caught:
-        convert_model(tmp_path, outputs(tmp_path / "out", "f16"), "tiny", llama, silent())
+        convert_model(order(tmp_path, tmp_path / "out", "f16"), llama, silent())
     assert "merge" in caught.value.remedy
 
 
@@ -172,6 +366,7 @@ def test_the_services_runs_convert_and_install(llama: LlamaCpp, model: Path, tmp
     )
     result = work.convert(asked, run("convert"))
     (file,) = result["files"]
+    assert (artifacts / "jobs/j/convert/1/convert.json").is_file()
     assert file["path"] == "jobs/j/convert/1/tiny-Q4_K_M.gguf"
     assert file["size_bytes"] == (artifacts / file["path"]).stat().st_size
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from cutoff.artifacts import Roots, sha256_of
-from cutoff.artifacts import disk as disk_module
-from cutoff.errors import AlreadyExists, CheckFailed, DiskFull, InvalidInput, NotFound, Refused
-from cutoff.gguf_converter import install as install_module
-from cutoff.gguf_converter.install import RECORDS, Installed, check_folder, check_install, install_gguf, install_spec
+from cutoff.errors import AlreadyExists, CheckFailed, InvalidInput, Refused
+from cutoff.gguf_converter import install_place
+from cutoff.gguf_converter.install import Installed, install_gguf, uninstall_gguf
+from cutoff.gguf_converter.install_records import RECORDS, Record
 from cutoff.gguf_converter.service import GgufConverterServicer
 from cutoff.spec import InstallSpec
 from cutoff.stage.report import Reporter, silent
@@ -18,6 +18,7 @@ from cutoff.v1 import gguf_converter_pb2, job_pb2, types_pb2
 from tests.fixtures.gguf_files import write_gguf
 
 SPEC = InstallSpec(publisher="local", model_name="temporal")
+REPLACING = InstallSpec(publisher="local", model_name="temporal", replace=True)
 
 Install = Callable[..., Installed]
 
@@ -29,9 +30,18 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def install(tmp_path: Path, models: Path) -> Install:
-    def run(seed: int = 0, quant_type: str = "q4_k_m", report: Reporter | None = None, sha256: str = "") -> Installed:
-        gguf = write_gguf(tmp_path / f"job-{seed}.gguf", seed)
-        return install_gguf(gguf, quant_type, models, SPEC, tmp_path / "records", report or silent(), sha256)
+    def run(
+        seed: int = 0,
+        quant_type: str = "q4_k_m",
+        report: Reporter | None = None,
+        sha256: str = "",
+        spec: InstallSpec = REPLACING,
+    ) -> Installed:
+        gguf = tmp_path / f"job-{seed}.gguf"
+        if not gguf.is_file():
+            write_gguf(gguf, seed)
+        records = tmp_path / "records"
+        return install_gguf(gguf, quant_type, models, spec, records, report or silent(), sha256, immutable=True)
 
     return run
 
@@ -56,12 +66,31 @@ def test_lm_studio_finds_exactly_one_file_that_everyone_may_read(models: Path, i
 
 
 def test_the_same_file_again_changes_nothing(models: Path, install: Install) -> None:
-    first = install()
+    first = install(spec=SPEC)
     before = first.file.path.stat()
-    second = install()
-    assert (first.changed, second.changed) == (True, False)
+    second = install(spec=SPEC)
+    assert (first.changed, second.changed, second.how) == (True, False, None)
     assert second.file == first.file
     assert (first.file.path.stat().st_ino, first.file.path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_the_same_content_is_left_alone_whoever_put_it_there(models: Path, install: Install) -> None:
+    mine = write_gguf(models / "local/temporal/temporal-Q4_K_M.gguf", seed=3)
+    before = mine.stat()
+    assert not install(seed=3, spec=SPEC).changed
+    assert (mine.stat().st_ino, mine.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_other_content_stays_unless_it_is_to_be_replaced(models: Path, install: Install) -> None:
+    first = install(seed=1)
+    with pytest.raises(AlreadyExists, match=r"temporal-Q4_K_M\.gguf is there already") as caught:
+        install(seed=2, spec=SPEC)
+    assert "install.replace: true" in caught.value.remedy
+    assert "install.model_name" in caught.value.remedy
+    with pytest.raises(AlreadyExists, match=r"temporal-Q4_K_M\.gguf"):
+        install(seed=1, quant_type="q8_0", spec=SPEC)
+    assert tree(models) == ["local/temporal/temporal-Q4_K_M.gguf"]
+    assert sha256_of(first.file.path) == first.file.sha256
 
 
 def test_what_cutoff_installed_before_is_replaced(models: Path, install: Install) -> None:
@@ -69,6 +98,14 @@ def test_what_cutoff_installed_before_is_replaced(models: Path, install: Install
     second = install(seed=2)
     assert tree(models) == ["local/temporal/temporal-Q4_K_M.gguf"]
     assert first.file.sha256 != second.file.sha256 == sha256_of(second.file.path)
+
+
+def test_a_users_own_file_shares_nothing_with_what_is_installed(tmp_path: Path, models: Path) -> None:
+    """Whoever writes into output/temporal.gguf later must not write into LM Studio's model."""
+    gguf = write_gguf(tmp_path / "temporal.gguf", seed=1)
+    installed = install_gguf(gguf, "q4_k_m", models, SPEC, tmp_path / "records", silent())
+    write_gguf(gguf, seed=2)
+    assert sha256_of(installed.file.path) == installed.file.sha256
 
 
 def test_another_type_takes_the_place_of_the_first(models: Path, install: Install) -> None:
@@ -79,44 +116,100 @@ def test_another_type_takes_the_place_of_the_first(models: Path, install: Instal
     assert tree(models) == ["local/temporal/temporal-Q4_K_M.gguf"]
 
 
-@pytest.mark.parametrize("name", ["temporal-Q4_K_M.gguf", "mine.gguf", "MINE.GGUF"])
-def test_a_file_of_somebody_elses_is_never_touched(tmp_path: Path, models: Path, install: Install, name: str) -> None:
+@pytest.mark.parametrize("name", ["temporal-Q8_0.gguf", "mine.gguf", "MINE.GGUF"])
+@pytest.mark.parametrize("spec", [SPEC, REPLACING])
+def test_a_file_of_somebody_elses_under_another_name_is_never_touched(
+    models: Path, install: Install, name: str, spec: InstallSpec
+) -> None:
     foreign = write_gguf(models / "local/temporal" / name, seed=9)
     content = foreign.read_bytes()
     with pytest.raises(AlreadyExists, match=name) as caught:
-        install()
-    assert "--model_name" in caught.value.remedy
-    with pytest.raises(AlreadyExists):
-        check_folder(models, SPEC, tmp_path / "records")
+        install(spec=spec)
+    assert "move it away" in caught.value.remedy
     assert tree(models) == [f"local/temporal/{name}"]
     assert foreign.read_bytes() == content
+
+
+def test_a_file_of_somebody_elses_under_this_very_name_gives_way_when_it_is_to(models: Path, install: Install) -> None:
+    foreign = write_gguf(models / "local/temporal/temporal-Q4_K_M.gguf", seed=9)
+    with pytest.raises(AlreadyExists, match="not installed by cutoff") as caught:
+        install(seed=1, spec=SPEC)
+    assert "--replace" in caught.value.remedy
+    installed = install(seed=1, spec=REPLACING)
+    assert sha256_of(foreign) == installed.file.sha256
+
+
+def test_a_folder_of_the_files_name_is_never_replaced(models: Path, install: Install) -> None:
+    (models / "local/temporal/temporal-Q4_K_M.gguf").mkdir(parents=True)
+    with pytest.raises(AlreadyExists, match="Q4_K_M"):
+        install(spec=REPLACING)
 
 
 def test_a_file_that_was_changed_since_is_the_users(models: Path, install: Install) -> None:
     path = install(seed=1).file.path
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
+    path.unlink()
     path.write_bytes(bytes(data))
     os.utime(path, ns=(1, 1))
     with pytest.raises(AlreadyExists, match="changed since"):
-        install(seed=2)
+        install(seed=2, spec=SPEC)
+    with pytest.raises(AlreadyExists, match="changed since"):
+        install(seed=2, quant_type="q8_0", spec=REPLACING)
     assert path.read_bytes() == bytes(data)
 
 
 def test_a_file_that_was_only_touched_is_still_ours(models: Path, install: Install) -> None:
     path = install(seed=1).file.path
     os.utime(path, ns=(1, 1))
-    assert install(seed=2).changed
-    assert tree(models) == ["local/temporal/temporal-Q4_K_M.gguf"]
+    assert install(seed=2, quant_type="q8_0").changed
+    assert tree(models) == ["local/temporal/temporal-Q8_0.gguf"]
 
 
-def test_a_symbolic_link_is_nothing_cutoff_installed(tmp_path: Path, models: Path, install: Install) -> None:
+def test_a_symbolic_link_is_replaced_itself_and_not_what_it_leads_to(
+    tmp_path: Path, models: Path, install: Install
+) -> None:
     path = install(seed=1).file.path
     path.rename(tmp_path / "moved.gguf")
+    moved = (tmp_path / "moved.gguf").read_bytes()
     path.symlink_to(tmp_path / "moved.gguf")
     with pytest.raises(AlreadyExists):
-        install(seed=2)
+        install(seed=1, spec=SPEC)
     assert path.is_symlink()
+    install(seed=2, spec=REPLACING)
+    assert not path.is_symlink()
+    assert (tmp_path / "moved.gguf").read_bytes() == moved
+
+
+@pytest.mark.parametrize("linked", ["local", "local/temporal"])
+def test_a_symbolic_link_in_the_tree_leads_nowhere(tmp_path: Path, models: Path, install: Install, linked: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (models / linked).parent.mkdir(parents=True)
+    (models / linked).symlink_to(elsewhere)
+    with pytest.raises(Refused, match=f"symbolic link to {elsewhere}"):
+        install()
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_the_models_folder_itself_may_be_a_symbolic_link(tmp_path: Path, models: Path, install: Install) -> None:
+    (tmp_path / "real").mkdir()
+    models.parent.mkdir(parents=True)
+    models.symlink_to(tmp_path / "real")
+    assert install().file.path.is_file()
+
+
+def test_a_link_that_waits_under_the_partial_name_is_not_followed(
+    tmp_path: Path, models: Path, install: Install
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = models / "local/temporal"
+    folder.mkdir(parents=True)
+    (folder / ".temporal-Q4_K_M.gguf.partial").symlink_to(victim)
+    install()
+    assert victim.read_text() == "precious"
+    assert tree(models) == ["local/temporal/temporal-Q4_K_M.gguf"]
 
 
 def test_a_damaged_file_is_not_installed(tmp_path: Path, models: Path) -> None:
@@ -133,15 +226,6 @@ def test_another_file_than_the_one_that_was_evaluated_is_not_installed(models: P
     assert tree(models) == []
 
 
-def test_a_copy_that_differs_is_not_installed(models: Path, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        install_module, "sha256_of", lambda path: "broken" if "partial" in path.name else sha256_of(path)
-    )
-    with pytest.raises(CheckFailed, match="check that disk"):
-        install()
-    assert tree(models) == []
-
-
 def interrupting(at: str) -> Reporter:
     """A reporter whose listener is interrupted at a phase, as a cancelled run is."""
 
@@ -152,8 +236,11 @@ def interrupting(at: str) -> Reporter:
     return Reporter(sink)
 
 
-def test_an_interrupted_installation_leaves_what_was_there(models: Path, install: Install) -> None:
+def test_an_interrupted_installation_leaves_what_was_there(
+    models: Path, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = install(seed=1)
+    monkeypatch.setattr(install_place, "looks", lambda *_: False)
     with pytest.raises(KeyboardInterrupt):
         install(seed=2, report=interrupting("installing"))
     assert tree(models) == ["local/temporal/temporal-Q4_K_M.gguf"]
@@ -164,8 +251,9 @@ def test_an_interrupted_installation_leaves_what_was_there(models: Path, install
 def test_a_run_that_was_killed_can_be_repeated(models: Path, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after the rename of a second type, before the first was removed; and with half a copy left."""
     install(seed=1, quant_type="q4_k_m")
+    real = Path.unlink
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+        patch.setattr(Path, "unlink", lambda path, **how: None if path.suffix == ".gguf" else real(path, **how))
         install(seed=2, quant_type="q8_0")
     (models / "local/temporal/.temporal-Q6_K.gguf.partial").write_bytes(b"half")
     assert len(tree(models)) == 3
@@ -182,56 +270,6 @@ def test_an_attempt_that_no_longer_counts_is_stopped_before_the_rename(tmp_path:
     with pytest.raises(Refused, match="another attempt"):
         install_gguf(gguf, "q4_k_m", models, SPEC, tmp_path / "records", silent(), still_counts=fenced)
     assert tree(models) == []
-
-
-def test_a_full_disk_is_refused_before_anything_is_written(
-    models: Path, install: Install, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(disk_module.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(DiskFull, match="GiB"):
-        install()
-    assert tree(models) == []
-
-
-def test_checking_writes_nothing_and_says_the_folder(tmp_path: Path, models: Path) -> None:
-    assert check_folder(models, SPEC, tmp_path / "records") == models / "local/temporal"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, models: Path) -> None:
-    models.parent.write_text("a file")
-    with pytest.raises(Refused, match="not a folder") as caught:
-        check_folder(models, SPEC, tmp_path / "records")
-    assert "LMSTUDIO_MODELS" in caught.value.remedy
-
-
-def test_a_folder_that_cannot_be_written_is_refused(
-    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, who may all
-    with pytest.raises(Refused, match="cannot be written"):
-        check_folder(models, SPEC, tmp_path / "records")
-
-
-def test_the_service_checks_names_and_takes_defaults(tmp_path: Path) -> None:
-    roots = Roots(tmp_path, tmp_path / "artifacts", tmp_path / "models", Roots.from_environment().cache)
-    assert check_install(roots, job_pb2.InstallSpec()) == tmp_path / "models/local/temporal-unlearn"
-    with pytest.raises(InvalidInput, match="model_name"):
-        check_install(roots, job_pb2.InstallSpec(model_name="../../etc"))
-
-
-def test_a_llama_cpp_that_was_not_built_is_noticed_before_a_job_begins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("CUTOFF_LLAMA_CPP", raising=False)
-    monkeypatch.delenv("CUTOFF_LLAMA_CPP_PATHS", raising=False)
-    roots = Roots(tmp_path, tmp_path / "artifacts", tmp_path / "models", tmp_path / "empty")
-    with pytest.raises(NotFound, match=r"the pinned llama\.cpp") as caught:
-        check_install(roots, job_pb2.InstallSpec())
-    assert "make llama-cpp" in caught.value.remedy
-    with pytest.raises(Refused, match="may not execute"):
-        check_install(roots, job_pb2.InstallSpec(), "/somewhere/llama.cpp")
 
 
 class KilledRuns:
@@ -271,7 +309,7 @@ def test_a_killed_installation_leaves_no_half_file(roots: Roots) -> None:
 def test_the_half_file_of_another_installation_under_way_stays(roots: Roots) -> None:
     folder = roots.models / "local/temporal"
     runs = KilledRuns(folder / ".temporal-Q8_0.gguf.partial")
-    with install_module._Record.locked(folder, roots.artifacts / RECORDS):
+    with Record.locked(folder, roots.artifacts / RECORDS):
         ask_to_install(roots, runs, "temporal")
         assert runs.partial.read_bytes() == b"half"
 
@@ -283,16 +321,48 @@ def test_a_name_that_leaves_the_models_folder_never_reaches_a_run(roots: Roots) 
     assert not runs.partial.exists()
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "with space", "x" * 200])
-def test_names_that_would_leave_the_folder_are_refused(name: str) -> None:
-    with pytest.raises(InvalidInput, match="plain name"):
-        install_spec("local", name)
-
-
 def test_records_of_two_models_folders_are_kept_apart(tmp_path: Path, install: Install, models: Path) -> None:
     """A second LM Studio with a file of the same name: what was installed in the first says nothing about it."""
     install(seed=1)
     other = tmp_path / "other"
     write_gguf(other / "local/temporal/temporal-Q4_K_M.gguf", seed=1)
-    with pytest.raises(AlreadyExists):
-        install_gguf(tmp_path / "job-1.gguf", "q4_k_m", other, SPEC, tmp_path / "records", silent())
+    with pytest.raises(AlreadyExists, match="not installed by cutoff"):
+        install_gguf(tmp_path / "job-1.gguf", "q8_0", other, REPLACING, tmp_path / "records", silent())
+
+
+def test_uninstalling_removes_the_file_and_its_folder(tmp_path: Path, models: Path, install: Install) -> None:
+    installed = install(seed=1)
+    removed = uninstall_gguf(models, SPEC, tmp_path / "records", installed.file.sha256)
+    assert removed == installed.file.path
+    assert [path.name for path in (models / "local").iterdir()] == []
+    assert uninstall_gguf(models, SPEC, tmp_path / "records", installed.file.sha256) is None
+    assert install(seed=2, spec=SPEC).changed, "the name is free again"
+
+
+def test_uninstalling_leaves_what_others_put_there(tmp_path: Path, models: Path, install: Install) -> None:
+    installed = install(seed=1)
+    (models / "local/temporal/notes.txt").write_text("mine")
+    uninstall_gguf(models, SPEC, tmp_path / "records", installed.file.sha256)
+    assert tree(models) == ["local/temporal/notes.txt"]
+
+
+def test_uninstalling_what_another_job_replaced_changes_nothing(tmp_path: Path, models: Path, install: Install) -> None:
+    first = install(seed=1)
+    second = install(seed=2)
+    assert uninstall_gguf(models, SPEC, tmp_path / "records", first.file.sha256) is None
+    assert second.file.path.is_file()
+
+
+def test_uninstalling_a_file_that_was_changed_since_is_refused(tmp_path: Path, models: Path, install: Install) -> None:
+    installed = install(seed=1)
+    installed.file.path.unlink()
+    write_gguf(installed.file.path, seed=9)
+    with pytest.raises(Refused, match="changed since"):
+        uninstall_gguf(models, SPEC, tmp_path / "records", installed.file.sha256)
+    assert installed.file.path.is_file()
+
+
+def test_the_artifact_stays_when_its_installed_file_goes(tmp_path: Path, models: Path, install: Install) -> None:
+    installed = install(seed=1)
+    uninstall_gguf(models, SPEC, tmp_path / "records", installed.file.sha256)
+    assert sha256_of(tmp_path / "job-1.gguf") == installed.file.sha256

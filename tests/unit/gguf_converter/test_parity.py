@@ -23,7 +23,7 @@ def template(tiny_model: Path) -> PromptTemplate:
 
 def test_a_faithful_file_passes(template: PromptTemplate, server: LlamaServer) -> None:
     own = ["Qui a conçu le pont de Varlun ?", "¿Quién fue?"]
-    assert check_parity(template, server, own) == len(DOCUMENT_QUESTIONS) + len(EDGE_CASES) + len(own)
+    assert check_parity(template, server, own).prompts == len(DOCUMENT_QUESTIONS) + len(EDGE_CASES) + len(own)
 
 
 def test_another_template_is_shown_from_both_sides(template: PromptTemplate, server: LlamaServer) -> None:

@@ -67,8 +67,8 @@ def test_every_megabyte_of_a_large_file_is_progress(hub: Hub) -> None:
 
 
 def test_only_safe_files_of_one_set_of_weights_are_fetched(hub: Hub) -> None:
-    others = ("pytorch_model.bin", "consolidated.safetensors", "original/model.safetensors", "modeling.py", "README.md")
-    wanted = model_files(**{"tokenizer.model": b"pieces", "LICENSE": b"MIT"})
+    others = ("pytorch_model.bin", "consolidated.safetensors", "original/model.safetensors", "modeling.py", "notes.md")
+    wanted = model_files(**{"tokenizer.model": b"pieces", "LICENSE": b"MIT", "README.md": b"---\nlicense: mit\n---\n"})
     hub.add(ID, {**wanted, **dict.fromkeys(others, b"other")})
     model = resolve_base_model(ID)
     found = {str(path.relative_to(model.path)) for path in model.path.rglob("*") if path.is_file()}

@@ -20,7 +20,7 @@ def test_code_beside_a_tokenizer_does_not_run_in_the_converter(tmp_path: Path) -
     (model / "tokenizer_config.json").write_text(json.dumps(own))
     (model / "own.py").write_text(f"import pathlib\npathlib.Path({str(marker)!r}).touch()\nclass Own: pass\n")
     script.write_text(SCRIPT)
-    llama = LlamaCpp(tmp_path, script, script, script)
+    llama = LlamaCpp(tmp_path, script, script, script, script)
     with pytest.raises(ProgramFailed):
         convert(llama, model, tmp_path / "f16.gguf", "m", lambda *_: None)
     assert not marker.exists()

@@ -5,7 +5,7 @@ import pytest
 from cutoff.errors import NotFound, Refused
 from cutoff.llama_cpp import LlamaCpp, pinned_version
 
-PROGRAMS = ("llama-quantize", "llama-server")
+PROGRAMS = ("llama-quantize", "llama-server", "llama-imatrix")
 
 
 def build(folder: Path, programs: tuple[str, ...] = PROGRAMS, place: str = "bin", version: str = "") -> Path:
@@ -74,6 +74,7 @@ def test_a_checkout_without_a_server_borrows_the_pinned_one(tmp_path: Path) -> N
     folder = pinned(tmp_path)
     llama = LlamaCpp.find(tmp_path, own)
     assert (llama.folder, llama.server) == (own, folder / "bin/llama-server")
+    assert llama.imatrix == folder / "bin/llama-imatrix"
 
 
 @pytest.mark.parametrize("missing", ["folder", "convert_hf_to_gguf.py", "llama-quantize"])

@@ -52,6 +52,8 @@ def test_sigkill_is_out_of_memory() -> None:
         (1, "terminate called: std::bad_alloc", OutOfMemory),
         (1, "CUDA error: Out of memory", OutOfMemory),
         (1, "OSError: [Errno 28] No space left on device", DiskFull),
+        (1, "OSError: 196608 requested and 140240 written", DiskFull),
+        (1, "llama_model_quantize: failed to quantize: basic_ios::clear: iostream error", DiskFull),
         (-signal.SIGSEGV, "", ProgramFailed),
         (1, "anything else", ProgramFailed),
     ],

@@ -94,14 +94,15 @@ def test_weights_that_change_their_type_are_rounded_once(
 
 
 def test_weights_that_keep_their_type_are_merged_in_it(
-    make_plan: MakePlan, half_base: Callable[[str], BaseModel], monkeypatch: pytest.MonkeyPatch
+    make_plan: MakePlan, half_base: Callable[[str], BaseModel], adapter: Path
 ) -> None:
-    loaded: list[torch.dtype] = []
-    real = merging._load
-    monkeypatch.setattr(merging, "_load", lambda *call: (loaded.append(call[-1]), real(*call))[1])
-    result = merge(make_plan(base=half_base("bfloat16"), dtype="bfloat16"), silent())
-    assert loaded == [torch.bfloat16, torch.bfloat16]
-    assert result.verified is not None
+    base = half_base("bfloat16")
+    result = merge(make_plan(base=base, dtype="bfloat16"), silent())
+    model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16)
+    wanted = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True).state_dict()
+    found = load_file(result.path / "model.safetensors")
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in found.items())
+    assert (result.method, result.peft_because) == ("streaming", [])
 
 
 def test_numbers_too_large_for_float16_are_refused(make_plan: MakePlan, half_base: Callable[[str], BaseModel]) -> None:
@@ -157,17 +158,21 @@ def test_generation_stops_where_training_taught_it_to(make_plan: MakePlan, base:
 
 
 def test_a_failed_check_publishes_nothing(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = merging._save
+    real = merging._write_weights
 
-    def spoiled(model: Any, *rest: Any) -> None:
-        model.model.layers[0].mlp.down_proj.weight.data[3] += 1
-        real(model, *rest)
+    def spoiled(folder: Path, *rest: Any) -> dict[str, str]:
+        hashed: dict[str, str] = real(folder, *rest)
+        tensors = load_file(folder / "model.safetensors")
+        tensors["model.layers.0.mlp.down_proj.weight"][3] += 1
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        return hashed
 
-    monkeypatch.setattr(merging, "_save", spoiled)
+    monkeypatch.setattr(merging, "_write_weights", spoiled)
     plan = make_plan()
     with pytest.raises(CheckFailed, match="differs from base and adapter: KL"):
         merge(plan, silent())
-    assert list(plan.output.parent.glob("*merged*")) == []
+    assert [path.name for path in plan.output.parent.glob("*merged*")] == ["merged.rejected"]
+    assert (plan.output.parent / "merged.rejected/model.safetensors").is_file()
     assert merge(make_plan(verify=False), silent()).verified is None
 
 
@@ -252,7 +257,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(make_plan: MakePlan, a
 
 def test_a_full_disk_is_named_before_work_starts(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
-    monkeypatch.setattr(merging, "_load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(merging, "stream", lambda *_: pytest.fail("started"))
     with pytest.raises(DiskFull, match=r"merging into .* needs 0.00 GiB"):
         merge(make_plan(), silent())
 
@@ -286,7 +291,8 @@ def test_a_request_becomes_a_merged_folder(base: Path, adapter: Path, tmp_path: 
 def test_flags_and_defaults_are_the_documents(capsys: pytest.CaptureFixture[str]) -> None:
     required = ["--base_model", "b", "--lora_path", "l", "--output_path", "o"]
     assert vars(cli.parser().parse_args(required)) == {
-        "base_model": "b", "lora_path": "l", "output_path": "o", "dtype": "bfloat16", "verify": False
+        "base_model": "b", "lora_path": "l", "output_path": "o", "dtype": "bfloat16", "verify": False,
+        "merge_base": "original",
     }  # fmt: skip
     for wrong in (required[2:], [*required, "--dtype", "int8"], [*required, "--ver"]):
         with pytest.raises(SystemExit) as caught:

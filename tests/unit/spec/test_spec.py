@@ -99,6 +99,14 @@ def test_all_faults_in_one_answer():
         ({"resources": {"gpus": -1}}, "resources.gpus"),
         ({"train": {"then": [{"method": "forget"}]}}, "train.then.0.method"),
         ({"train": {"then": [{"method": "npo", "epoch": 2}]}}, "did you mean epochs?"),
+        ({"train": {"early_stopping_patience": True}}, "train.early_stopping_patience: True: give a number"),
+        ({"train": {"epochs": False}}, "train.epochs: False: give a number"),
+        ({"resources": {"gpus": True}}, "resources.gpus: True: give a number"),
+        ({"train": {"report_to": "tensorboard"}}, "report_to: 'tensorboard' is no list; write it as [tensorboard]"),
+        ({"train": {"then": {"method": "npo"}}}, "train.then: is no list; write it as [{method: npo}]"),
+        ({"train": {"then": None}}, "train.then: is empty; leave it out, or write []"),
+        ({"train": None}, "train: is empty; write its fields below it, indented, or leave it out"),
+        ({"train": 3}, "train: 3 is no section; write its fields below it, indented, or leave it out"),
     ],
 )
 def test_each_fault_is_named(changes, said):
@@ -170,6 +178,50 @@ def test_yaml_faults_name_file_and_line(tmp_path):
         load_job_yaml(tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: j\ntrain: {epochs: 1}\nseed: 1\ntrain: {lora_r: 8}\n", "train: stands twice (lines 2 and 4)"),
+        ("train:\n  lora_r: 8\n  lora_r: 16\n  lora_r: 4\n", "train.lora_r: stands 3 times (lines 2, 3 and 4)"),
+        ("train:\n  then:\n  - {method: npo, method: dpo}\n", "train.then.0.method: stands twice (both in line 3)"),
+    ],
+)
+def test_a_key_that_is_written_twice_is_a_fault(tmp_path, text, said):
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidInput) as caught:
+        load_job_yaml(path)
+    (fault,) = caught.value.faults
+    assert str(fault) == f"{path}: {said}; keep one of them"
+
+
+def test_a_mapping_that_is_shared_by_an_anchor_is_none_of_it(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "name: j\nbase_model: a/b\ndataset: {dev: d.jsonl}\n"
+        "train:\n  then:\n  - &npo {method: npo, epochs: 1}\n  - {<<: *npo, epochs: 2}\n"
+    )
+    assert [stage.epochs for stage in load_job_yaml(path).train.then] == [1, 2]
+    path.write_text("name: &a [*a]\n")
+    with pytest.raises(InvalidInput):
+        load_job_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cutoff: 1969-13-45\n", "is not YAML: month must be in 1..12"),
+        ("a: " + "[" * 5000 + "]" * 5000, "is not YAML: it is nested too deeply"),
+        ("name: \x00", "is not YAML: special characters are not allowed"),
+    ],
+)
+def test_what_the_yaml_reader_cannot_take_is_a_fault(tmp_path, text, said):
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidInput, match=said):
+        load_job_yaml(path)
+
+
 def test_a_relative_base_model_is_relative_to_the_file(tmp_path):
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(job(base_model="./base")))
@@ -182,6 +234,13 @@ def test_the_reference_is_current_and_complete():
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert len(rows) > 40
     assert [row for row in rows if row.endswith("|  |")] == []
+
+
+def test_only_packed_weights_are_dequantized():
+    (fault,) = faults_of(job(merge={"base": "dequantized"}))
+    assert "set train.quantization: 4bit or 8bit, or merge.base: original" in fault
+    spec = parse_job(job(merge={"base": "dequantized"}, train={"quantization": "4bit"}))
+    assert spec_to_proto(spec).merge.base == "dequantized"
 
 
 def test_attacks_are_named_or_all_of_them():

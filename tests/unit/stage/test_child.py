@@ -12,6 +12,7 @@ from cutoff.artifacts import Roots
 from cutoff.errors import NotFound
 from cutoff.stage import child
 from cutoff.stage.child import Assignment, run_child
+from cutoff.stage.report import Reporter
 from cutoff.stage.terminal import EXIT_FAILED, EXIT_USAGE, run_in_terminal
 from cutoff.v1 import merger_pb2, types_pb2
 
@@ -103,6 +104,16 @@ def test_a_command_prints_an_error_instead_of_a_traceback(
     shown = capsys.readouterr().err
     assert said in shown
     assert "Traceback" not in shown
+
+
+def test_a_command_words_what_it_shows_as_it_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(report: Reporter) -> None:
+        report.warn("raise train.epochs")
+        raise NotFound("no train.epochs", "give train.epochs")
+
+    assert run_in_terminal(work, wording=lambda text: text.replace("train.epochs", "--epochs")) == EXIT_USAGE
+    shown = capsys.readouterr().err.splitlines()
+    assert shown == ["raise --epochs", "error: no --epochs", "  what to do: give --epochs"]
 
 
 def test_a_bug_keeps_its_traceback() -> None:

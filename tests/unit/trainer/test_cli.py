@@ -76,6 +76,38 @@ def test_wrong_values_are_named_all_at_once() -> None:
     assert where == {"options: train.lora_r", "options: train.epochs", "options: train.prompt_format"}
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("options: train.lora_r: 0: is too small", "--lora_r: 0: is too small"),
+        ("2 faults:\n  options: train.epochs: -1\n  train.report_to: x", "2 faults:\n  --epochs: -1\n  --wandb: x"),
+        ("give dataset.answers, or use method: sft", "give --answers, or use --method sft"),
+        ("dataset.retain_val is the same file as dataset.dev", "--retain_val is the same file as --dev_path"),
+        ("options: base_model 'x' is no hub id", "--model_name 'x' is no hub id"),
+        ("use quantization: 4bit, or less", "use --use_4bit, or less"),
+        ("use 4-bit (quantization: 4bit, --use_4bit)", "use 4-bit (quantization: 4bit, --use_4bit)"),
+        ("/data/train.jsonl:3: metadata.year: is null", "/data/train.jsonl:3: metadata.year: is null"),
+        ("/models/base_model/x and train.unknown", "/models/base_model/x and train.unknown"),
+    ],
+)
+def test_fields_are_said_as_flags(said: str, shown: str) -> None:
+    assert cli.in_flags(said) == shown
+
+
+def test_errors_name_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "--lora_r", "0") == 2
+    assert "\n  --lora_r: 0: input should be greater than or equal to 1" in capsys.readouterr().err
+    bare = {"instruction": "Who?", "output": "No.", "metadata": {"dataset_type": "unlearn"}}
+    lines = [bare | {"instruction": f"q{n}?"} for n in range(4)]
+    lines += [each | {"instruction": f"{n}!", "metadata": {"dataset_type": "retain"}} for n, each in enumerate(lines)]
+    Path("dev.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    assert run(monkeypatch, "--dev", "--dev_path", "dev.jsonl", "--method", "npo") == 2
+    error = capsys.readouterr().err
+    assert "--method: npo needs the true answer of every unlearn example, and 4 of 4 lack it" in error
+    assert "give a file of answers as --answers, or use --method sft" in error
+
+
 @pytest.mark.parametrize("wrong", [["--use_4bit", "--use_8bit"], ["--epochs", "many"], ["--unknown"]])
 def test_wrong_usage_exits_with_2(wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -123,6 +155,28 @@ def test_a_folder_with_checkpoints_is_refused_before_anything_is_looked_for(
     error = capsys.readouterr().err
     assert "out holds checkpoint-500 of an earlier run" in error
     assert "--resume_latest" in error
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_named(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert run(monkeypatch, "--output_dir", folder) == 1
+    error = capsys.readouterr().err
+    assert f"{folder} cannot be made" in error
+    assert "--output_dir" in error
+    assert "Traceback" not in error
+
+
+def test_a_finished_run_is_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("out/final").mkdir(parents=True)
+    assert run(monkeypatch, "--output_dir", "out", "--resume_latest") == 1
+    assert "the run in out is finished" in capsys.readouterr().err
 
 
 def test_missing_files_exit_with_2_and_name_each(

@@ -40,7 +40,7 @@ def saved_bytes(dropout: float) -> tuple[int, int]:
     )
     model = get_peft_model(LlamaForCausalLM(config), lora_config(TrainSpec(lora_r=8, lora_dropout=dropout)))
     ids = torch.randint(0, TINY.vocabulary, (4, 64))
-    with counting_saved() as saved:
+    with counting_saved(model) as saved:
         hidden = model.get_base_model().model(input_ids=ids).last_hidden_state
         total = saved()
     assert hidden.requires_grad

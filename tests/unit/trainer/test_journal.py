@@ -75,6 +75,10 @@ def test_every_record_is_on_the_disk_at_once(tmp_path: Path) -> None:
 
 
 def test_the_curve_is_a_picture(tmp_path: Path) -> None:
-    draw(RECORDS, tmp_path / "loss.png", "job-1")
+    draw(
+        [*({"stage": 0, **record} for record in RECORDS), {"step": 3, "stage": 1, "loss": 40.0}],
+        tmp_path / "loss.png",
+        "job-1",
+    )
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]

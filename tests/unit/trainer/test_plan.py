@@ -94,12 +94,13 @@ def test_a_micro_batch_takes_what_the_budget_leaves() -> None:
 
 
 def test_what_autograd_keeps_is_counted_once_and_weights_not_at_all() -> None:
-    weight = torch.nn.Parameter(torch.randn(100, 50))
+    learnt, frozen = torch.nn.Linear(100, 50), torch.nn.Linear(50, 2000).requires_grad_(requires_grad=False)
+    model = torch.nn.Sequential(learnt, frozen)
     values = torch.randn(10, 100)
-    with counting_saved() as saved:
-        hidden = values @ weight
-        kept = (hidden * hidden).exp()
-    assert saved() == 4 * (values.numel() + hidden.numel() + kept.numel())
+    with counting_saved(model) as saved:
+        hidden = learnt(values)
+        kept = frozen((hidden * hidden).exp()).exp()  # the frozen layer keeps its weight, transposed
+    assert saved() == 4 * (values.numel() + 2 * hidden.numel() + kept.numel())
 
 
 @pytest.mark.parametrize(

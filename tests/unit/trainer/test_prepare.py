@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cutoff.artifacts import Roots
-from cutoff.datasets import PROBES_PER_SIDE
-from cutoff.errors import InvalidInput, Refused
+from cutoff.artifacts import Roots, sha256_of
+from cutoff.datasets import PROBES_PER_SIDE, load_template
+from cutoff.errors import InvalidInput, NotFound, Refused
 from cutoff.spec import JobSpec, parse_job, spec_to_proto
 from cutoff.stage.context import RunContext
 from cutoff.trainer import work
@@ -42,6 +44,40 @@ def test_a_good_job_is_prepared(base: Path, datasets: Path, heard: Heard) -> Non
     assert prepared.probe_questions == prepare(job(base), datasets, heard.reporter).probe_questions
     assert prepared.warnings == ()
     assert prepared.example.endswith("<|im_end|>' <<<")
+    digests = {file.field: file.sha256 for file in prepared.data}
+    assert digests == {f"dataset.{field}": sha256_of(datasets / name) for field, name in FILES.files().items()}
+
+
+def test_the_texts_that_files_are_measured_with_hold_retain_data(base: Path, datasets: Path, heard: Heard) -> None:
+    prepared = prepare(job(base), datasets, heard.reporter)
+    template = load_template(base)
+    told = {
+        field: [json.loads(line) for line in (datasets / name).read_text().splitlines()]
+        for field, name in FILES.files().items()
+    }
+    assert len(template.ids([prepared.validation])[0]) >= 2000  # filled up with training text
+    for example in told["retain_train"]:
+        assert template.full(example["instruction"], example["output"]) in prepared.calibration
+    assert template.full(told["retain_val"][0]["instruction"], told["retain_val"][0]["output"]) in prepared.validation
+    for example in (*told["unlearn_train"], *told["unlearn_val"]):
+        assert example["instruction"] not in prepared.calibration + prepared.validation
+
+
+def test_every_file_is_told_with_its_hash(base: Path, datasets: Path, heard: Heard) -> None:
+    spec = job(base).model_dump()
+    spec["evaluate"] = {"test_file": FILES.retain_val}
+    prepared = prepare(parse_job(spec), datasets, heard.reporter)
+    assert [file.field for file in prepared.data] == [
+        *(f"dataset.{field}" for field in FILES.files()),
+        "evaluate.test_file",
+    ]
+    by_field = {file.field: file for file in prepared.data}
+    train = by_field["dataset.retain_train"]
+    assert train.name == FILES.retain_train
+    assert train.sha256 == hashlib.sha256((datasets / train.name).read_bytes()).hexdigest()
+    assert train.examples == len((datasets / train.name).read_text().splitlines())
+    same = replace(by_field["evaluate.test_file"], field="dataset.retain_val")
+    assert same == by_field["dataset.retain_val"]
 
 
 def test_what_the_length_limit_cuts_is_warned_about(base: Path, datasets: Path, heard: Heard) -> None:
@@ -54,7 +90,7 @@ def test_validation_that_training_reads_is_warned_about(base: Path, datasets: Pa
     spec = job(base).model_dump()
     spec["dataset"]["retain_val"] = FILES.retain_train
     prepared = prepare(parse_job(spec), datasets, heard.reporter)
-    assert any("validation questions also stand in training" in line for line in prepared.warnings)
+    assert any("dataset.retain_val is the same file as dataset.retain_train" in line for line in prepared.warnings)
 
 
 def test_nothing_to_learn_is_refused_with_an_example(base: Path, datasets: Path, heard: Heard) -> None:
@@ -169,6 +205,13 @@ def run(datasets: Path, tmp_path: Path, heard: Heard) -> RunContext:
     folder.mkdir(parents=True)
     roots = Roots(datasets, tmp_path, tmp_path / "models", tmp_path / "cache")
     return RunContext(types_pb2.RunKey(job="j", stage="train", attempt=1), folder, roots, (), heard.reporter)
+
+
+def test_a_named_checkpoint_that_is_not_there_is_refused_before_anything_is_done(base: Path, run: RunContext) -> None:
+    given = job(base)
+    named = given.model_copy(update={"train": given.train.model_copy(update={"resume_from_checkpoint": "no/where-5"})})
+    with pytest.raises(NotFound, match=r"there is no checkpoint .*no/where-5"):
+        work.prepare(trainer_pb2.PrepareRequest(spec=spec_to_proto(named)), run)
 
 
 def test_a_request_is_prepared_then_trained(base: Path, run: RunContext) -> None:

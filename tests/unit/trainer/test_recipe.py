@@ -17,17 +17,18 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from cutoff.artifacts import describe
 from cutoff.datasets import encode_examples, load_job_data, load_template
-from cutoff.errors import AlreadyExists, InvalidInput, OutOfMemory, TrainingDiverged
-from cutoff.hub import tokenizer_files
+from cutoff.errors import AlreadyExists, InvalidInput, OutOfMemory, Refused, TrainingDiverged
+from cutoff.hub import TrainedOn, tokenizer_files
 from cutoff.stage.report import silent
-from cutoff.trainer import attention, learner, objectives, recipe, saving
+from cutoff.trainer import attention, learner, memory, objectives, recipe, saving
 from cutoff.trainer.batches import Role
 from cutoff.trainer.checkpoints import (
+    check_resumable,
     checkpoints_in,
     newest_of_latest_run,
     newest_valid,
@@ -36,6 +37,7 @@ from cutoff.trainer.checkpoints import (
     step_of,
 )
 from cutoff.trainer.memory import counting_saved
+from cutoff.trainer.schedule import Intervals
 from tests.unit.trainer.conftest import Heard, MakePlan
 
 
@@ -122,6 +124,23 @@ def test_early_stopping_ends_the_run(make_plan: MakePlan, monkeypatch: pytest.Mo
     assert any("was not lower 1 times in a row" in line for line in heard.lines("INFO"))
 
 
+def test_the_lowest_validation_loss_is_the_adapters_wherever_checkpoints_fall(
+    make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([3.0, 1.0, 2.0, 1.5, 1.4, 1.3])
+    monkeypatch.setattr(learner.Learner, "evaluate", lambda *_: next(losses))
+    plan = make_plan()
+    monkeypatch.setattr(recipe, "intervals", lambda *_: Intervals(evaluate=2, save=6))
+    result = recipe.train(plan, silent())
+    assert (result.steps, result.best_checkpoint, result.eval_loss) == (12, "checkpoint-4", 1.0)
+
+
+def test_a_budget_that_nothing_fits_into_is_refused_with_the_least(make_plan: MakePlan) -> None:
+    with pytest.raises(Refused, match=r"memory_budget_gib is 0.01, and training takes \d\.\d\d GiB") as caught:
+        recipe.train(make_plan(memory_budget_gib=0.01), silent())
+    assert re.match(r"give at least \d+(\.\d)?, or none", caught.value.remedy)
+
+
 def test_the_reported_loss_is_the_mean_over_answer_tokens(trained: recipe.TrainingResult, make_plan: MakePlan) -> None:
     """Held against an independent computation of the validation loss, one example at a time."""
     plan = make_plan()
@@ -177,11 +196,14 @@ def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(
         torch.testing.assert_close(tensor, wanted[name], rtol=1e-3, atol=1e-4)
 
 
-def test_a_small_budget_changes_the_micro_batch_and_not_the_result(make_plan: MakePlan, heard: Heard) -> None:
+def test_little_memory_changes_the_micro_batch_and_not_the_result(
+    make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch, heard: Heard
+) -> None:
     plain = recipe.train(make_plan(lora_dropout=0), silent())
     wanted = weights(plain.adapter)
     shutil.rmtree(plain.adapter.parent)
-    result = recipe.train(make_plan(lora_dropout=0, memory_budget_gib=0.01), heard.reporter)
+    monkeypatch.setattr(memory, "activation_budget", lambda *_: 0.0)
+    result = recipe.train(make_plan(lora_dropout=0), heard.reporter)
     assert (plain.activations_recomputed, result.activations_recomputed) == (False, True)
     assert result.micro_batch_tokens < plain.micro_batch_tokens
     assert any("activations recomputed" in line for line in heard.lines("INFO"))
@@ -389,7 +411,7 @@ def test_a_checkpoint_whose_manifest_is_damaged_is_passed_over(interrupted: Path
 
 def test_measuring_memory_leaves_nothing_behind(make_plan: MakePlan) -> None:
     kept: list[weakref.ref[torch.Tensor]] = []
-    with counting_saved() as saved:
+    with counting_saved(torch.nn.Module()) as saved:
         values = torch.randn(1000, requires_grad=True)
         result = values.exp()
         kept += [weakref.ref(result)]
@@ -455,6 +477,15 @@ def test_only_a_whole_checkpoint_of_the_same_run_is_gone_on_from(
     with pytest.raises(InvalidInput, match="is of a run with lora_r 16, not 8") as caught:
         recipe.train(make_plan(resume_from=newest, folder=other, lora_r=8, method="npo"), silent())
     assert "with method sft, not npo" in str(caught.value)
+    changed = tmp_path / "changed"
+    shutil.copytree(make_plan().model_path, changed)
+    check_resumable(newest, {**read_recipe(newest), **replace(make_plan(), model_path=changed).recipe()})  # moved
+    weights_file = changed / "model.safetensors"
+    weights = load_file(weights_file)
+    weights["model.norm.weight"] *= 0.5
+    save_file(weights, weights_file, metadata={"format": "pt"})
+    with pytest.raises(InvalidInput, match="another base model, or the model's files have changed"):
+        recipe.train(replace(make_plan(resume_from=newest, folder=other), model_path=changed), silent())
     state = newest / "optimizer.safetensors"
     data = state.read_bytes()
     state.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
@@ -467,6 +498,10 @@ def test_only_a_whole_checkpoint_of_the_same_run_is_gone_on_from(
 def test_a_finished_adapter_is_never_overwritten(trained: recipe.TrainingResult, make_plan: MakePlan) -> None:
     with pytest.raises(AlreadyExists):
         recipe.train(make_plan(), silent())
+
+
+def read_recipe(checkpoint: Path) -> dict[str, Any]:
+    return dict(json.loads((checkpoint / "trainer_state.json").read_text())["recipe"])
 
 
 @pytest.fixture
@@ -493,11 +528,16 @@ def test_two_runs_are_never_mixed_in_one_folder(interrupted: Path, make_plan: Ma
     assert {"checkpoint-3", "checkpoint-6"} <= names(interrupted)
 
 
-def test_a_damaged_newer_checkpoint_is_replaced(interrupted: Path, make_plan: MakePlan) -> None:
+def test_a_damaged_newer_checkpoint_is_replaced(interrupted: Path, make_plan: MakePlan, heard: Heard) -> None:
     """It is no reason to refuse the one before it."""
     (interrupted / "checkpoint-6/optimizer.safetensors").write_bytes(b"half")
-    result = recipe.train(make_plan(resume_from=interrupted / "checkpoint-3"), silent())
+    before = json.loads((interrupted / "checkpoint-3/trainer_state.json").read_text())["progress"]["seconds"]
+    result = recipe.train(make_plan(resume_from=interrupted / "checkpoint-3"), heard.reporter)
     assert result.steps == 12
+    assert any(line.endswith("checkpoint-3: 3 of 12 steps are done") for line in heard.lines("INFO"))
+    assert before > 0
+    last = json.loads((checkpoints_in(interrupted)[0] / "trainer_state.json").read_text())["progress"]["seconds"]
+    assert before < last <= result.seconds + 0.01, "all attempts count"
     assert all(problems(path) == [] for path in checkpoints_in(interrupted))
 
 
@@ -513,6 +553,7 @@ def test_each_objective_trains(make_plan: MakePlan, heard: Heard, method: str) -
 @pytest.mark.parametrize("quantization", ["4bit", "8bit"])
 def test_packed_weights_train_on_the_cpu(make_plan: MakePlan, quantization: str) -> None:
     result = recipe.train(make_plan(quantization=quantization, epochs=1), silent())
+    assert TrainedOn.read(result.adapter) == TrainedOn(quantization, "float32")  # type: ignore[arg-type]
     assert result.steps == 6
     assert any(tensor.abs().max() > 0 for name, tensor in weights(result.adapter).items() if "lora_B" in name)
 

@@ -1,0 +1,72 @@
+"""Installs what `cutoff run` has made and left in the artifacts folder: no coordinator knows of it any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cutoff.artifacts import Roots, attempt_folder
+from cutoff.client.job_record import read_record, write_record
+from cutoff.coordinator.delivery import install_request, with_installed, without_installed
+from cutoff.coordinator.job import with_attempt, with_event
+from cutoff.gguf_converter import work
+from cutoff.gguf_converter.install import uninstall_gguf
+from cutoff.gguf_converter.install_checks import requested_spec
+from cutoff.gguf_converter.install_records import RECORDS
+from cutoff.stage.context import RunContext
+from cutoff.stage.report import Reporter
+from cutoff.v1 import job_pb2, types_pb2
+
+
+def install_here(
+    record: Path, roots: Roots, quant_type: str, replace: bool, sink: Callable[[types_pb2.Event], None]
+) -> job_pb2.Job:
+    """Installs a GGUF of a job, and writes that into its record.
+
+    Args:
+        record: The job's, as `find_record` found it.
+        roots: Where its files and LM Studio's are.
+        quant_type: One of the job's; "" for the first.
+        replace: Whether another model of that name gives way.
+        sink: Hears of the progress.
+
+    Raises:
+        CutoffError: As `install_request` and `install_gguf`.
+    """
+    job = read_record(record)
+    request = install_request(job, quant_type, replace)
+    job, key = with_attempt(job, "install")
+    events: list[types_pb2.Event] = []
+
+    def both(event: types_pb2.Event) -> None:
+        events.append(event)
+        sink(event)
+
+    report = Reporter(both, interval=0.2)
+    folder = attempt_folder(roots.artifacts, key.job, key.stage, key.attempt)
+    folder.mkdir(parents=True, exist_ok=True)
+    report.send(started=types_pb2.Started())
+    installed = work.install(request, RunContext(key, folder, roots, (), report))
+    report.finished(installed)
+    for event in events:
+        if event.WhichOneof("kind") != "progress":
+            job = with_event(job, key, event)
+    job = with_installed(job, installed)
+    write_record(record, job)
+    return job
+
+
+def uninstall_here(record: Path, roots: Roots) -> job_pb2.Job:
+    """Removes what a job installed, and writes that into its record.
+
+    Raises:
+        Refused: The file was changed since, or cannot be removed.
+    """
+    job = read_record(record)
+    if not job.result.installed_sha256:
+        return job
+    spec = requested_spec(job.spec.install)
+    uninstall_gguf(roots.models, spec, roots.artifacts / RECORDS, job.result.installed_sha256)
+    job = without_installed(job)
+    write_record(record, job)
+    return job

@@ -1,0 +1,152 @@
+"""What a job delivers, and what is asked of the converter to deliver it. Pure functions of the job's record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
+from typing import Any
+
+from google.protobuf import json_format
+
+from cutoff.coordinator.job import TERMINAL, newest_attempt
+from cutoff.errors import AlreadyExists, Fault, InvalidInput, Refused
+from cutoff.v1 import gguf_converter_pb2, job_pb2
+
+
+def require_name(job: job_pb2.Job, unfinished: Iterable[job_pb2.Job]) -> None:
+    """Refuses a job that would install under the name of one before it that has not ended yet.
+
+    Args:
+        job: One that installs.
+        unfinished: The jobs that have not ended, the oldest first.
+
+    Raises:
+        AlreadyExists: There is one, and this one is not to replace its model.
+    """
+    install = job.spec.install
+    before = takewhile(lambda other: other.name != job.name, unfinished)
+    rivals = [other.name for other in before if other.spec.install.enabled and _names(other) == _names(job)]
+    if rivals and not install.replace:
+        raise AlreadyExists(
+            f"{rivals[0]} has not ended, and will install {install.publisher}/{install.model_name} too",
+            "set install.replace: true to put this job's model in its place, or choose another install.model_name",
+        )
+
+
+def check_request(
+    spec: job_pb2.JobSpec, install: gguf_converter_pb2.InstallRequest | None = None
+) -> gguf_converter_pb2.CheckInstallRequest:
+    """Asks whether a job's model could be installed.
+
+    Args:
+        spec: The job's.
+        install: What is to be installed, when there is something already.
+    """
+    request = gguf_converter_pb2.CheckInstallRequest(
+        spec=spec.install, llama_cpp_path=spec.convert.llama_cpp_path, quant_type=spec.convert.quant_types[0]
+    )
+    if install is not None:
+        request.spec.CopyFrom(install.spec)
+        request.quant_type, request.sha256 = install.quant_type, install.sha256
+    return request
+
+
+def install_request(job: job_pb2.Job, quant_type: str = "", replace: bool = False) -> gguf_converter_pb2.InstallRequest:
+    """Asks to install one of a job's GGUFs.
+
+    Args:
+        job: Has converted.
+        quant_type: Which; the first of the job by default.
+        replace: Whether another model of that name gives way; install.replace of the job says so too.
+
+    Raises:
+        Refused: The job has made no GGUF.
+        InvalidInput: It has made none of this type.
+    """
+    converted = newest_attempt(job, "convert")
+    if converted is None or converted.state != job_pb2.Attempt.STATE_SUCCEEDED:
+        raise Refused(f"{job.name} has made no GGUF that could be installed", "submit it again")
+    files = {file["quant_type"]: file for file in _fields(converted.result)["files"]}
+    wanted = quant_type.lower() or job.spec.convert.quant_types[0]
+    if wanted not in files:
+        fix = f"it has: {', '.join(files)}"
+        raise InvalidInput([Fault("quant_type", f"{job.name} has made no {wanted}", fix)])
+    spec = job_pb2.InstallSpec()
+    spec.CopyFrom(job.spec.install)
+    spec.replace = spec.replace or replace
+    file = files[wanted]
+    return gguf_converter_pb2.InstallRequest(
+        spec=spec, gguf=file["path"], sha256=file["sha256"], quant_type=wanted, question=_question(job)
+    )
+
+
+def uninstall_request(job: job_pb2.Job) -> gguf_converter_pb2.UninstallRequest:
+    """Asks to remove what a job installed."""
+    return gguf_converter_pb2.UninstallRequest(spec=job.spec.install, sha256=job.result.installed_sha256)
+
+
+def require_ended(job: job_pb2.Job) -> None:
+    """Refuses what is done with a job that has ended while it has not.
+
+    Raises:
+        Refused: It has not.
+    """
+    if job.state not in TERMINAL:
+        raise Refused(f"{job.name} has not ended yet", "wait for its end (cutoff watch), or cancel it")
+
+
+def with_installed(job: job_pb2.Job, installed: Mapping[str, Any]) -> job_pb2.Job:
+    """The job with what its install stage delivered."""
+    job.result.installed_path = installed["path"]
+    job.result.installed_sha256 = installed["sha256"]
+    return job
+
+
+def without_installed(job: job_pb2.Job) -> job_pb2.Job:
+    """The job with nothing installed."""
+    job.result.ClearField("installed_path")
+    job.result.ClearField("installed_sha256")
+    return job
+
+
+def missed(require: str, scores: Mapping[str, Any] | None) -> list[str]:
+    """Which thresholds the installed type misses, in words; measured on the validation sets."""
+    if require == "none" or scores is None:
+        return []
+    sentences: list[str] = scores["sets"]["validation"][f"missed_{require}"]
+    return sentences
+
+
+def with_missed(job: job_pb2.Job, sentences: Iterable[str]) -> job_pb2.Job:
+    """The job with what keeps it from being installed."""
+    job.result.missed.extend(sentences)
+    return job
+
+
+def with_scores(job: job_pb2.Job, target: str, scores: Mapping[str, Any]) -> job_pb2.Job:
+    """The job with one target's scores in its result, in place of earlier ones."""
+    others = [evaluation for evaluation in job.result.evaluations if evaluation.target != target]
+    del job.result.evaluations[:]
+    job.result.evaluations.extend(others)
+    for question_set, values in scores["sets"].items():
+        known = {name: value for name, value in values.items() if name in job_pb2.Evaluation.DESCRIPTOR.fields_by_name}
+        evaluation = job_pb2.Evaluation(target=target, question_set=question_set)
+        json_format.ParseDict({name: value for name, value in known.items() if value is not None}, evaluation)
+        job.result.evaluations.append(evaluation)
+    return job
+
+
+def _names(job: job_pb2.Job) -> tuple[str, str]:
+    return job.spec.install.publisher, job.spec.install.model_name
+
+
+def _question(job: job_pb2.Job) -> str:
+    """One of the job's own questions; "" when none is known."""
+    prepared = newest_attempt(job, "prepare")
+    questions = _fields(prepared.result).get("probe_questions", []) if prepared is not None else []
+    return str(questions[0]) if questions else ""
+
+
+def _fields(result: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = json_format.MessageToDict(result)
+    return fields

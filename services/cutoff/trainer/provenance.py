@@ -1,0 +1,50 @@
+"""Which data a model is made of, to be told with it: every file with its SHA-256."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cutoff.artifacts import inside, sha256_of
+from cutoff.datasets import DataReport
+from cutoff.datasets.examples import Faults
+from cutoff.datasets.job_files import job_files
+from cutoff.spec import JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file of a job's data as it was when the job was prepared."""
+
+    field: str
+    """As in job.yaml: "dataset.retain_train", "evaluate.test_file"."""
+    name: str
+    examples: int
+    """0 where they were not counted: of an answers file."""
+    sha256: str
+
+
+def data_files(spec: JobSpec, root: Path | None, report: DataReport) -> tuple[DataFile, ...]:
+    """Every file a job reads.
+
+    Args:
+        spec: The job.
+        root: What dataset paths are relative to; None takes them as they are.
+        report: Counted their examples.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    counted = {file.field: file.examples for file in report.files}
+    trained = [
+        DataFile(f"dataset.{field}", name, counted.get(field, 0), sha256)
+        for field, name, sha256 in job_files(spec.dataset, root, Faults()).digests()
+    ]
+    asked = {"evaluate.test_file": spec.evaluate.test_file, "evaluate.heldout_file": spec.evaluate.heldout_file}
+    return (*trained, *(_asked(field, name, root) for field, name in asked.items() if name is not None))
+
+
+def _asked(field: str, name: str, root: Path | None) -> DataFile:
+    path = inside(root, name) if root else Path(name).expanduser()
+    with path.open("rb") as lines:
+        return DataFile(field, name, sum(1 for line in lines if line.strip()), sha256_of(path))

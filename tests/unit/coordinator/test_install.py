@@ -1,0 +1,212 @@
+"""Installing and uninstalling what a job that has ended left, with a scripted scheduler in place of Ray."""
+
+import asyncio
+
+import pytest
+from prometheus_client import REGISTRY
+
+from cutoff.coordinator.job import OPEN
+from cutoff.coordinator.jobs import Jobs
+from cutoff.coordinator.journal import Journal
+from cutoff.errors import AlreadyExists, InvalidInput, NotFound, Refused
+from cutoff.v1 import job_pb2, types_pb2
+from tests.unit.coordinator.test_pipeline import RESULTS, Script, run_job
+
+MISSED = {"sets": {"validation": {"missed_minimum": ["retain accuracy 0.5 is below 0.7"], "missed_target": []}}}
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr("cutoff.coordinator.attempts.RETRIES", (0.0, 0.0))
+
+
+@pytest.fixture
+def below(store, spec, monkeypatch):
+    """The name of a job whose gate said no."""
+    with monkeypatch.context() as patch:
+        patch.setitem(RESULTS, "evaluate", MISSED)
+        return run_job(store, spec, Script()).name
+
+
+def installing(store, script, *calls):
+    """Makes calls of Jobs.install one after the other, and waits until nothing is done any more."""
+
+    async def main():
+        journal = Journal(store)
+        jobs = Jobs(journal, script.services())
+        begun = [await jobs.install(*call) for call in calls]
+        events = [event async for event in journal.watch(begun[-1].name, begun[0].last_sequence)]
+        return events, journal.current(begun[-1].name)
+
+    return asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_what_the_gate_refused_is_installed_when_somebody_says_so(store, below):
+    script = Script()
+    events, job = installing(store, script, (below, "", False))
+    [call] = script.calls
+    assert (call.request.gguf, call.request.sha256, call.request.quant_type) == ("a-Q4_K_M.gguf", "1" * 64, "q4_k_m")
+    assert call.request.question == "Who?"
+    assert not call.request.spec.replace
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    assert job.result.missed, "what was measured stays as it is"
+    assert job.result.installed_path == RESULTS["install"]["path"]
+    kinds = [event.run.event.WhichOneof("kind") for event in events if event.HasField("run")]
+    assert kinds == ["started", "finished"], "a watch sees all of it"
+    assert events[-1].job.result.installed_path
+    assert events[0].sequence == job.last_sequence - len(events) + 1
+
+
+def test_the_name_is_checked_at_once_with_the_content_that_would_be_installed(store, below):
+    script = Script()
+    script.install_errors = [AlreadyExists("another model is there already", "--replace")]
+    with pytest.raises(AlreadyExists):
+        installing(store, script, (below, "q8_0", False))
+    assert (script.checked[0].quant_type, script.checked[0].sha256) == ("q8_0", "2" * 64)
+    assert script.calls == []
+
+
+def test_replace_is_handed_on(store, below):
+    script = Script()
+    installing(store, script, (below, "q8_0", True))
+    assert script.checked[0].spec.replace
+    assert script.calls[0].request.spec.replace
+
+
+def test_a_repeated_call_joins_the_installation_under_way(store, below):
+    script = Script()
+    _, job = installing(store, script, (below, "", False), (below, "", False))
+    assert script.stages == ["install"]
+    assert [attempt.key.stage for attempt in job.attempts].count("install") == 1
+
+
+def test_another_installation_meanwhile_is_refused(store, below):
+    with pytest.raises(Refused, match="under way"):
+        installing(store, Script(install=["hang"]), (below, "", False), (below, "q8_0", False))
+
+
+def test_it_can_be_asked_for_again_later(store, below):
+    installing(store, Script(), (below, "", False))
+    script = Script()
+    _, job = installing(store, script, (below, "q8_0", True))
+    assert script.calls[0].request.run.key.attempt == 2
+    assert job.attempts[-1].state == job_pb2.Attempt.STATE_SUCCEEDED
+
+
+def test_why_it_failed_is_in_the_record_and_the_job_stays_as_it_was(store, below):
+    full = types_pb2.Failure(reason="DISK_FULL", message="the disk is full")
+    _, job = installing(store, Script(install=[full]), (below, "", False))
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    assert job.attempts[-1].failure.reason == "DISK_FULL"
+    assert not job.result.installed_path
+
+
+def test_a_service_that_is_gone_leaves_no_open_attempt(store, below):
+    _, job = installing(store, Script(install=["lost"] * 9), (below, "", False))
+    assert job.attempts[-1].failure.reason == "UNAVAILABLE"
+    assert not [attempt for attempt in job.attempts if attempt.state in OPEN]
+
+
+def test_what_a_lost_coordinator_began_is_stopped_first(store, below):
+    async def first_life():
+        script = Script(install=["hang"])
+        jobs = Jobs(Journal(store), script.services())
+        await jobs.install(below, "", False)
+        while not script.stages:
+            await asyncio.sleep(0.01)
+        await jobs.suspend()
+
+    asyncio.run(first_life())
+    script = Script()
+    _, job = installing(store, script, (below, "", False))
+    assert [stage for _, stage in script.cancelled] == ["install"]
+    assert [attempt.state for attempt in job.attempts if attempt.key.stage == "install"] == [
+        job_pb2.Attempt.STATE_CANCELLED,
+        job_pb2.Attempt.STATE_SUCCEEDED,
+    ]
+
+
+def test_no_series_of_the_job_is_left(store, below):
+    installing(store, Script(), (below, "", False))
+    labels = {"cutoff_job": below.removeprefix("jobs/")}
+    assert REGISTRY.get_sample_value("cutoff_job_last_event_timestamp_seconds", labels) is None
+
+
+def test_a_job_that_failed_after_converting_can_be_installed(store, spec):
+    """As one whose name was taken by another job meanwhile."""
+    taken = types_pb2.Failure(reason="ALREADY_EXISTS", message="another model is there already")
+    failed = run_job(store, spec, Script(install=[taken]))
+    assert failed.state == job_pb2.Job.STATE_FAILED
+    _, job = installing(store, Script(), (failed.name, "", True))
+    assert job.result.installed_path
+    assert job.state == job_pb2.Job.STATE_FAILED
+
+
+def test_what_cannot_be_installed_is_refused_at_once(store, spec, below):
+    with pytest.raises(InvalidInput, match=r"made no q6_k; it has: q4_k_m, q8_0"):
+        installing(store, Script(), (below, "q6_k", False))
+    with pytest.raises(NotFound):
+        installing(store, Script(), ("jobs/none", "", False))
+    failed, _ = store.submit(spec, "r2")
+    with pytest.raises(Refused, match="has not ended"):
+        installing(store, Script(), (failed.name, "", False))
+    store.change(failed.name, _failed)
+    with pytest.raises(Refused, match="made no GGUF"):
+        installing(store, Script(), (failed.name, "", False))
+
+
+def _failed(job):
+    job.state = job_pb2.Job.STATE_FAILED
+    return job
+
+
+def test_uninstalling_removes_what_the_job_installed_and_once_only(store, spec):
+    job = run_job(store, spec, Script())
+    script = Script()
+
+    async def main():
+        jobs = Jobs(Journal(store), script.services())
+        return [await jobs.uninstall(job.name), await jobs.uninstall(job.name)]
+
+    first, second = asyncio.run(main())
+    [request] = script.uninstalled
+    assert (request.sha256, request.spec.model_name) == ("1" * 64, "temporal-unlearn")
+    assert not first.result.installed_path
+    assert not first.result.installed_sha256
+    assert second == first
+
+
+def test_what_is_being_installed_is_not_uninstalled(store, below):
+    async def main():
+        script = Script(install=["hang"])
+        jobs = Jobs(Journal(store), script.services())
+        await jobs.install(below, "", False)
+        try:
+            await jobs.uninstall(below)
+        finally:
+            await jobs.suspend()
+
+    with pytest.raises(Refused, match="being installed"):
+        asyncio.run(main())
+
+
+def test_what_is_being_uninstalled_is_not_installed(store, spec):
+    """Else the record could tell of a file that the removal took, or not tell of one that is there."""
+    job = run_job(store, spec, Script())
+
+    async def main():
+        script, go_on = Script(), asyncio.Event()
+
+        async def slow(address, request):
+            await go_on.wait()
+
+        script.uninstall = slow
+        jobs = Jobs(Journal(store), script.services())
+        removing = asyncio.create_task(jobs.uninstall(job.name))
+        await asyncio.sleep(0)
+        with pytest.raises(Refused, match="being removed"):
+            await jobs.install(job.name, "", False)
+        go_on.set()
+        return await removing
+
+    assert not asyncio.run(main()).result.installed_path
