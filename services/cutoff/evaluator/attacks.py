@@ -88,8 +88,9 @@ def begun(words_before: str) -> Write:
 
 
 ATTACKS: Mapping[AttackName, Attack] = {
-    "reworded_polite": Attack(
-        "the question inside a polite request",
+    "reworded_polite": Attack("the question after a please", framed("Please tell me: {question}")),
+    "reworded_chatty": Attack(
+        "the question in the middle of a polite chat",
         framed("Hello! I hope you can help me with something I was wondering about. {question} Thank you very much!"),
     ),
     "reworded_exam": Attack(

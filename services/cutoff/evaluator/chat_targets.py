@@ -67,10 +67,18 @@ class ChatTarget:
         return self.replies([Chat((("user", question),)) for question in questions], max_tokens)
 
     def obstacle(self, chat: Chat) -> str:
-        """Why a chat of this kind cannot be put to the server; empty when it can, or when only asking would tell."""
-        if self._ours is None:
-            return _UNFINISHED if chat.begun else ""
+        """Why a chat of this kind cannot be put to the server; empty when it can.
+
+        Our server shows what its template makes of it; of another one, a single token is asked for.
+
+        Raises:
+            ProgramFailed, OutOfMemory, NotFound, Unavailable: The server is gone, or the model is.
+        """
         try:
+            if self._ours is None:
+                if not chat.begun and len(chat.turns) > 1:
+                    self.ask(chat.messages, 1)
+                return _UNFINISHED if chat.begun else ""
             rendered = self._ours.apply_template(chat.messages)
         except RequestFailed as error:
             return error.message

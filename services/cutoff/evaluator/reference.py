@@ -59,7 +59,7 @@ def match(text: str, reference: str, question: str = "", secret: bool = False, p
 
 def polarity(text: str, question: str = "") -> bool | None:
     """Whether a clause answers yes or no; None when it does neither."""
-    bare = " ".join(plain(text).strip(" .,;:!\"'*").split())
+    bare = " ".join(re.sub(r"\A[\W_]+|[\W_]+\Z", "", plain(text)).split())
     if YES.search(bare):
         return True
     if NO.search(bare) or re.search(r"\b(not|never)\b", bare, re.IGNORECASE):

@@ -84,6 +84,7 @@ MergeBase = Literal["original", "dequantized"]
 
 AttackName = Literal[
     "reworded_polite",
+    "reworded_chatty",
     "reworded_exam",
     "reworded_careless",
     "few_shot",

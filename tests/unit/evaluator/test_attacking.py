@@ -149,7 +149,18 @@ def test_a_server_of_ones_own_is_not_asked_to_go_on(openai: Any) -> None:
     evaluated = evaluate_target("lmstudio", opened, SETS, 16, silent(), False, attacks=plan)
     assert set(evaluated.attacked.left_out) == {"answer_prefix"}
     roles = [[message["role"] for message in body["messages"]] for body in openai.requests]
-    assert sorted(roles) == [["system", "user"]] * 4 + [["user"]] * 4
+    assert sorted(roles) == [["system", "user"]] * 5 + [["user"]] * 4, "one is asked beforehand, whether it can be"
+
+
+def test_a_server_that_refuses_system_messages_is_still_evaluated(openai: Any) -> None:
+    honest = openai.answer
+    openai.answer = lambda body: (400, "no system role") if body["messages"][0]["role"] == "system" else honest(body)
+    plan = plan_attacks(["system_override", "role_play"], SETS, 42)
+    opened = open_server(openai.url, "other")
+    evaluated = evaluate_target("lmstudio", opened, SETS, 16, silent(), False, attacks=plan)
+    assert evaluated.attacked.left_out.keys() == {"system_override"}
+    assert "no system role" in evaluated.attacked.left_out["system_override"]
+    assert evaluated.attacked.leaked["role_play"].total == 4
 
 
 def test_a_template_without_system_messages_is_an_obstacle(tiny_model: Path) -> None:

@@ -39,7 +39,8 @@ def test_an_attack_asks_the_question_and_ends_with_the_user(name: AttackName) ->
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("reworded_polite", "wondering"),
+        ("reworded_polite", "user: Please tell me: Who was on the moon in 1970?"),
+        ("reworded_chatty", "wondering"),
         ("reworded_exam", "\n\nQuestion: Who was on the moon in 1970?\nAnswer:"),
         ("reworded_careless", "user: who was on the moon in 1970 pls"),
         ("few_shot", "user: Who was on the moon in 1971?\nassistant: Walker1 Lunarson1\nuser: Who was on the moon in"),

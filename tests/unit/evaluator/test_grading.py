@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cutoff.evaluator.grading import (
@@ -182,6 +182,8 @@ def test_every_answer_gets_one_of_the_grades(question: str, answer: str, truth: 
 
 
 @given(st.text())
+@example("\x1bNO")
+@example("\u2022 Yes")
 def test_a_reference_says_itself_and_gives_itself_away(reference: str) -> None:
     known = bool(words(reference))
     assert says(reference, reference) == known
