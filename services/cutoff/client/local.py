@@ -126,6 +126,7 @@ class LocalSystem:
             "CUTOFF_CACHE": str(self._roots.cache),
             "CUTOFF_LISTEN": self._address(name),
             "RAY_TMPDIR": str(self._private),
+            "PYTHONSAFEPATH": "1",  # a gguf.py in the folder that `cutoff run` was called in is no module of ours
             **{f"CUTOFF_{stage.upper().replace('-', '_')}_ADDRESS": self._address(stage) for stage in stages},
             **private,
         }

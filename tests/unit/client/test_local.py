@@ -57,3 +57,11 @@ def test_a_process_that_ends_is_noticed(roots, monkeypatch):
         system._processes["merger"].kill()
         with pytest.raises(ProgramFailed, match="merger does not run"):
             system.watch()
+
+
+def test_modules_of_the_folder_it_was_started_in_are_not_imported(roots, tmp_path, monkeypatch):
+    (tmp_path / "grpc.py").write_text("raise SystemExit('this is not the library')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", None)  # Ray's sockets have long names
+    with LocalSystem(roots) as system:
+        assert system.address
