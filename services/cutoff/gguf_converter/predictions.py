@@ -21,10 +21,11 @@ from cutoff.hub import trusts_remote_code
 from cutoff.llama_cpp import LlamaServer
 
 LIMIT = 0.25
-"""Nats. What rounding to 16 bit makes stays below 0.05; a wrong conversion makes whole nats (docs/log.md)."""
+"""Nats. Measured on a tiny taught model: 0.0009 of a faithful file, 2 to 10 of wrong ones. transformers computes in the
+type the model is stored in, and bfloat16 rounds logits to eighths: that is the room left."""
 
-_TEXTS = 6
-_LONG = 384
+_TEXTS = 4
+_LONG = 256
 """Tokens of a further text: what is wrong with far positions shows in a long one only."""
 
 _NEW = 16

@@ -190,7 +190,7 @@ class ChatClient:
                 raise RequestFailed(f"{url} broke off its answer: {error}") from error
             except requests.ConnectionError as error:
                 if not _never_sent(error):
-                    raise RequestFailed(f"{url} broke off the connection: {error}", "see the server's log") from error
+                    raise Unavailable(f"{url} broke off the connection: {error}", "see the server's log") from error
                 if pause is None:
                     raise Unavailable(
                         f"{url} cannot be reached",

@@ -39,7 +39,7 @@ def test_a_faithful_file_predicts_what_the_model_does(
     check_predictions(row, tiny_model, continued(llama, tiny_f16, template), tiny_f16)
     assert row.state == "passed"
     assert float(row.figure.split()[0]) < 0.05
-    assert "of 7 texts" in row.figure
+    assert "of 5 texts" in row.figure
 
 
 def test_sixteen_bit_arithmetic_is_no_other_prediction(

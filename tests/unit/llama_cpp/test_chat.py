@@ -173,7 +173,7 @@ def test_a_server_that_drips_is_given_up_on(raw: Callable[[Send], str], beginnin
 
 def test_a_connection_that_breaks_after_the_question_is_not_asked_again(raw: Callable[[Send], str]) -> None:
     asked = []
-    with pytest.raises(RequestFailed, match="broke off") as caught:
+    with pytest.raises(Unavailable, match="broke off") as caught:
         ChatClient(raw(lambda connection: asked.append(1)), "x").complete(ASKED, 16)
     assert len(asked) == 1
     assert "log" in caught.value.remedy
