@@ -26,6 +26,9 @@ from cutoff.process import tethered
 _POLL = 0.05
 _PORT_TAKEN = "couldn't bind"
 _STARTS = 3
+_DYING = 2.0
+"""Seconds that a server that lost a connection gets to turn out dead."""
+
 _REMEDIES = {
     "failed to load model": "the GGUF may be damaged, or made for another version of llama.cpp: convert again",
     "failed to create context": "memory ran out for the context: close other programs or take a smaller model",
@@ -156,9 +159,11 @@ class LlamaServer:
         Raises:
             ProgramFailed, OutOfMemory: With the end of its log.
         """
-        code = self._process.poll()
-        if code is not None:
-            raise failure("llama-server", code, self._log.tail(), _REMEDIES) from cause
+        try:  # a connection breaks a moment before the process that held it can be waited for
+            code = self._process.wait(_DYING if cause else 0)
+        except subprocess.TimeoutExpired:
+            return
+        raise failure("llama-server", code, self._log.tail(), _REMEDIES) from cause
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:
         try:
