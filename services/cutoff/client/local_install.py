@@ -7,8 +7,9 @@ from pathlib import Path
 
 from cutoff.artifacts import Roots, attempt_folder
 from cutoff.client.job_record import read_record, write_record
-from cutoff.coordinator.delivery import install_request, with_installed, without_installed
+from cutoff.coordinator.delivery import install_request
 from cutoff.coordinator.job import with_attempt, with_event
+from cutoff.coordinator.results import without_installed
 from cutoff.gguf_converter import work
 from cutoff.gguf_converter.install import uninstall_gguf
 from cutoff.gguf_converter.install_checks import requested_spec
@@ -46,12 +47,10 @@ def install_here(
     folder = attempt_folder(roots.artifacts, key.job, key.stage, key.attempt)
     folder.mkdir(parents=True, exist_ok=True)
     report.send(started=types_pb2.Started())
-    installed = work.install(request, RunContext(key, folder, roots, (), report))
-    report.finished(installed)
+    report.finished(work.install(request, RunContext(key, folder, roots, (), report)))
     for event in events:
         if event.WhichOneof("kind") != "progress":
             job = with_event(job, key, event)
-    job = with_installed(job, installed)
     write_record(record, job)
     return job
 

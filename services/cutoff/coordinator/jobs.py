@@ -11,6 +11,7 @@ from cutoff.coordinator.attempts import Attempts, Result, Services
 from cutoff.coordinator.job import OPEN, TERMINAL, newest_attempt
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.pipeline import Pipeline
+from cutoff.coordinator.results import without_installed
 from cutoff.errors import Cancelled, CutoffError, Refused
 from cutoff.rpc import failure_of
 from cutoff.telemetry import logger
@@ -112,7 +113,7 @@ class Jobs:
         self._uninstalling.add(name)
         try:
             await self._services.uninstall(self._services.addresses.gguf_converter, delivery.uninstall_request(job))
-            return self._journal.change(name, delivery.without_installed)
+            return self._journal.change(name, without_installed)
         finally:
             self._uninstalling.discard(name)
 
@@ -144,8 +145,7 @@ class Jobs:
 
     async def _install(self, name: str, installing: Callable[[], Awaitable[Result]]) -> None:
         try:
-            installed = await installing()
-            self._journal.change(name, lambda job: delivery.with_installed(job, installed))
+            await installing()
         except CutoffError as error:
             _LOG.warning("not installed", job=name, reason=error.reason, message=error.message)
             Attempts(name, self._journal, self._services).give_up(error)

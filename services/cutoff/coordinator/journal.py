@@ -6,10 +6,25 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 
-from cutoff.coordinator.job import TERMINAL, State, attempt_of, job_id, moved, with_attempt, with_event
-from cutoff.coordinator.measures import Measures
+from cutoff.coordinator.job import (
+    TERMINAL,
+    RepeatedEvent,
+    StaleEvent,
+    State,
+    attempt_of,
+    job_id,
+    moved,
+    require_open,
+    with_attempt,
+    with_event,
+    with_progress,
+)
+from cutoff.coordinator.measures import IGNORED, Measures
 from cutoff.coordinator.store import Change, Store
+from cutoff.telemetry import logger
 from cutoff.v1 import job_pb2, types_pb2
+
+_LOG = logger(__name__)
 
 _SCORES_SECONDS = 600.0
 """How long the scores of a finished job can still be read by Prometheus."""
@@ -58,9 +73,24 @@ class Journal:
         return key
 
     def run_event(self, name: str, key: types_pb2.RunKey, event: types_pb2.Event) -> None:
-        """Takes in one event of one of a job's runs."""
+        """Takes in one event of one of a job's runs; once, however often it is told.
+
+        Raises:
+            StaleEvent: The run's attempt does not count any more; nothing was changed.
+        """
+        try:
+            self._take_in(name, key, event)
+        except RepeatedEvent:
+            IGNORED.labels("repeated").inc()
+        except StaleEvent as error:
+            IGNORED.labels("stale").inc()
+            _LOG.warning("not taken in", job=name, kind=event.WhichOneof("kind"), message=error.message)
+            raise
+
+    def _take_in(self, name: str, key: types_pb2.RunKey, event: types_pb2.Event) -> None:
         run = job_pb2.RunEvent(key=key, event=event)
         if event.WhichOneof("kind") == "progress":
+            require_open(self.store.get(name), key)
             self._progress[name][key.stage] = job_pb2.JobEvent(time=event.time, run=run)
         else:
             job = self.store.change(name, lambda job: with_event(job, key, event), run)
@@ -83,7 +113,7 @@ class Journal:
         """The job as it is now, its attempts' newest progress included."""
         job = self.store.get(name)
         for happened in self._progress[name].values() if name in self._progress else ():
-            job = with_event(job, happened.run.key, happened.run.event)
+            job = with_progress(job, happened.run.key, happened.run.event.progress)
         return job
 
     async def watch(self, name: str, after: int) -> AsyncIterator[job_pb2.JobEvent]:

@@ -176,9 +176,7 @@ class Pipeline:
 
     async def _evaluate(self, target: str, **model: Any) -> Result:
         request = evaluator_pb2.EvaluateRequest(spec=self._spec, target=target, **model)
-        scores = await self._attempts.run(f"evaluate-{target}", lambda: request, self._spec.resources.gpus)
-        self._journal.change(self._name, lambda job: delivery.with_scores(job, target, scores))
-        return scores
+        return await self._attempts.run(f"evaluate-{target}", lambda: request, self._spec.resources.gpus)
 
     def _choose(self, ggufs: Mapping[str, Result], scores: Mapping[str, Result]) -> str | None:
         """The quantization type to install: one that reaches what install.require asks for; None if none does."""
@@ -199,8 +197,7 @@ class Pipeline:
         await self._attempts.run("card", lambda: gguf_converter_pb2.WriteCardRequest(job=self._job()))
 
     async def _install(self, quant_type: str) -> None:
-        installed = await self._attempts.run("install", lambda: delivery.install_request(self._job(), quant_type))
-        self._journal.change(self._name, lambda job: delivery.with_installed(job, installed))
+        await self._attempts.run("install", lambda: delivery.install_request(self._job(), quant_type))
 
     async def _report(self) -> None:
         """For every job that was evaluated, whatever came of installing. No job fails for want of its report."""

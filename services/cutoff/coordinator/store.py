@@ -144,15 +144,20 @@ class Store:
         Args:
             name: The job's.
             change: Makes the next record of the present one; what it raises leaves everything as it was.
-            run: The run event behind the change; without one, the event is the changed job itself.
+            run: The run event behind the change. Without one, and where the job's result changed with it, the
+                changed job itself is told of.
 
         Raises:
             NotFound: There is no such job.
         """
         with self._writing() as session:
             row = _find(session, name, lock=True)
+            before = job_pb2.Job.FromString(row.record)
             job = change(job_pb2.Job.FromString(row.record))
-            _record(session, row, job, run)
+            if run is not None:
+                _record(session, row, job, run)
+            if run is None or job.result != before.result:
+                _record(session, row, job)
             return job
 
     def events(self, name: str, after: int, limit: int = 500) -> list[job_pb2.JobEvent]:
