@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cutoff.artifacts import Roots, attempt_folder
+from cutoff.artifacts import Roots, attempt_folder, let_count
 from cutoff.client.job_record import read_record, write_record
 from cutoff.coordinator.delivery import install_request
 from cutoff.coordinator.job import with_attempt, with_event
@@ -46,6 +46,7 @@ def install_here(
     report = Reporter(both, interval=0.2)
     folder = attempt_folder(roots.artifacts, key.job, key.stage, key.attempt)
     folder.mkdir(parents=True, exist_ok=True)
+    let_count(folder.parent, key.attempt)
     report.send(started=types_pb2.Started())
     report.finished(work.install(request, RunContext(key, folder, roots, (), report)))
     for event in events:

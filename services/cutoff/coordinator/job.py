@@ -107,8 +107,15 @@ def _close_attempts(job: job_pb2.Job) -> None:
             attempt.end_time.CopyFrom(job.end_time)
 
 
-def with_attempt(job: job_pb2.Job, stage: str) -> tuple[job_pb2.Job, types_pb2.RunKey]:
+def with_attempt(
+    job: job_pb2.Job, stage: str, order: job_pb2.InstallOrder | None = None
+) -> tuple[job_pb2.Job, types_pb2.RunKey]:
     """The job with one more attempt at a stage, waiting; and the attempt's key.
+
+    Args:
+        job: As it was.
+        stage: As in RunKey.
+        order: What a user asked for by itself, if that is what the attempt is for.
 
     Raises:
         IllegalTransition: The attempt before it has not ended.
@@ -119,7 +126,7 @@ def with_attempt(job: job_pb2.Job, stage: str) -> tuple[job_pb2.Job, types_pb2.R
     number = newest.key.attempt + 1 if newest is not None else 1
     key = types_pb2.RunKey(job=job_id(job), stage=stage, attempt=number)
     after = _copy(job)
-    after.attempts.add(key=key, state=job_pb2.Attempt.STATE_WAITING, create_time=_now())
+    after.attempts.add(key=key, state=job_pb2.Attempt.STATE_WAITING, create_time=_now(), order=order)
     return after, key
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 
 from cutoff.coordinator.job import (
     TERMINAL,
@@ -38,6 +39,9 @@ class Journal:
         self._news: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._progress: dict[str, dict[str, job_pb2.JobEvent]] = defaultdict(dict)
         """By job and stage, the newest progress, which is passed on and not kept."""
+        self._unheard: set[tuple[str, str, int]] = set()
+        """Runs that `until_heard` waits for."""
+        self._all_heard = asyncio.Event()
         self._reopened: set[str] = set()
         """Jobs that have ended and that something is done with again."""
         self._measures = Measures()
@@ -66,11 +70,45 @@ class Journal:
         self._wake(name)
         return job
 
-    def open_attempt(self, name: str, stage: str) -> types_pb2.RunKey:
-        """Adds an attempt at a stage and returns its key."""
-        key = self.change(name, lambda job: with_attempt(job, stage)[0]).attempts[-1].key
+    def open_attempt(self, name: str, stage: str, order: job_pb2.InstallOrder | None = None) -> types_pb2.RunKey:
+        """Adds an attempt at a stage and returns its key; see `job.with_attempt`."""
+        key = self.change(name, lambda job: with_attempt(job, stage, order)[0]).attempts[-1].key
         self._measures.attempt_opened(key)
         return key
+
+    def replace_attempt(
+        self, name: str, key: types_pb2.RunKey, failed: types_pb2.Event, order: job_pb2.InstallOrder | None = None
+    ) -> types_pb2.RunKey:
+        """Ends an attempt that was lost and adds the one that takes its place, in one transaction; returns its key."""
+        ended: list[job_pb2.Attempt] = []
+
+        def change(job: job_pb2.Job) -> job_pb2.Job:
+            job = with_event(job, key, failed)
+            ended[:] = [attempt_of(job, key)]
+            return with_attempt(job, key.stage, order)[0]
+
+        job = self.store.change(name, change, job_pb2.RunEvent(key=key, event=failed))
+        self._measures.run_event(ended[0], failed)
+        self.heard(key)
+        self._measures.attempt_opened(job.attempts[-1].key)
+        self._wake(name)
+        return job.attempts[-1].key
+
+    def heard(self, key: types_pb2.RunKey) -> None:
+        """A run gave a sign of life, or it is known that it will give none."""
+        self._unheard.discard((key.job, key.stage, key.attempt))
+        if not self._unheard:
+            self._all_heard.set()
+
+    async def until_heard(self, keys: Iterable[types_pb2.RunKey], seconds: float) -> bool:
+        """Waits until every one of these runs was heard of; returns whether that came in time."""
+        self._unheard = {(key.job, key.stage, key.attempt) for key in keys}
+        self._all_heard = asyncio.Event()
+        if not self._unheard:
+            return True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._all_heard.wait(), seconds)
+        return not self._unheard
 
     def run_event(self, name: str, key: types_pb2.RunKey, event: types_pb2.Event) -> None:
         """Takes in one event of one of a job's runs; once, however often it is told.
@@ -96,6 +134,7 @@ class Journal:
             job = self.store.change(name, lambda job: with_event(job, key, event), run)
             self._measures.run_event(attempt_of(job, key), event)
         self._measures.alive(name)
+        self.heard(key)
         self._wake(name)
 
     def reopen(self, name: str) -> None:

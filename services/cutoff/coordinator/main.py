@@ -80,6 +80,7 @@ async def _serve(listen: str, roots: Roots, state: Path) -> None:
         stage_services.list_runs,
         stage_services.check_install,
         stage_services.uninstall,
+        roots.artifacts,
     )
     jobs = Jobs(journal, services)
 

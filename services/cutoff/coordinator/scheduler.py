@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,8 +104,10 @@ def count_gpus() -> tuple[float, float]:
         return 0.0, 0.0
 
 
-async def drive(call: Call) -> AsyncIterator[types_pb2.Event]:
+async def drive(call: Call) -> AsyncGenerator[types_pb2.Event, None]:
     """Waits for the hardware, makes the call, and yields its events; the hardware is freed afterwards.
+
+    The first event is a heartbeat: the hardware is there, and the call is being made.
 
     Raises:
         Unavailable: The host of the attempt was lost.
@@ -130,6 +132,7 @@ class _Attempt:
         """Makes the call; yields serialized events. A call that fails ends with an event that says so."""
         devices = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
         request.run.devices[:] = [f"cuda:{device}" for device in devices]
+        yield types_pb2.Event(heartbeat=types_pb2.Heartbeat()).SerializeToString()
         try:
             with Peer(address, ClientSecurity.between_services()) as peer:
                 for answer in peer.stream(method, request, response):
