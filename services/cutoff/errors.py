@@ -123,6 +123,13 @@ class Unavailable(CutoffError):
     retryable = True
 
 
+class Lost(CutoffError):
+    """A run is gone with the service that had it, or its process does not answer any more."""
+
+    reason = "LOST"
+    retryable = True
+
+
 class DeviceBusy(CutoffError):
     """Another run holds the device."""
 

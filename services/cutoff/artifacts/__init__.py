@@ -1,6 +1,7 @@
 """Files that count: job folders, publishing by rename, manifests with SHA-256, room on the disk."""
 
 from cutoff.artifacts.disk import GIB, require_space, size_on_disk
+from cutoff.artifacts.fence import NOBODY, counting, let_count
 from cutoff.artifacts.folders import Roots, attempt_folder, inside
 from cutoff.artifacts.publish import (
     MANIFEST,
@@ -15,11 +16,14 @@ from cutoff.artifacts.publish import (
 __all__ = [
     "GIB",
     "MANIFEST",
+    "NOBODY",
     "Published",
     "Roots",
     "attempt_folder",
+    "counting",
     "describe",
     "inside",
+    "let_count",
     "publishing",
     "publishing_folder",
     "require_space",

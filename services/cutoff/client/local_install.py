@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cutoff.artifacts import Roots, attempt_folder
+from cutoff.artifacts import Roots, attempt_folder, let_count
 from cutoff.client.job_record import read_record, write_record
-from cutoff.coordinator.delivery import install_request, with_installed, without_installed
+from cutoff.coordinator.delivery import install_request
 from cutoff.coordinator.job import with_attempt, with_event
+from cutoff.coordinator.results import without_installed
 from cutoff.gguf_converter import work
 from cutoff.gguf_converter.install import uninstall_gguf
 from cutoff.gguf_converter.install_checks import requested_spec
@@ -45,13 +46,12 @@ def install_here(
     report = Reporter(both, interval=0.2)
     folder = attempt_folder(roots.artifacts, key.job, key.stage, key.attempt)
     folder.mkdir(parents=True, exist_ok=True)
+    let_count(folder.parent, key.attempt)
     report.send(started=types_pb2.Started())
-    installed = work.install(request, RunContext(key, folder, roots, (), report))
-    report.finished(installed)
+    report.finished(work.install(request, RunContext(key, folder, roots, (), report)))
     for event in events:
         if event.WhichOneof("kind") != "progress":
             job = with_event(job, key, event)
-    job = with_installed(job, installed)
     write_record(record, job)
     return job
 

@@ -1,24 +1,29 @@
 """Runs the stages of one job as attempts: retries what may be retried, attaches to what still runs, stops the rest.
 
 An attempt is open from the row that announces it to the event that ends it. Whatever happens to the stream
-between, an open attempt is taken up again by its key: its service still has the run, or it is lost.
+between, an open attempt is taken up again by its key: its service still has the run, or it is lost. A service that
+does not answer is asked for the length of the lease; after it the run has stopped by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
 from google.protobuf import json_format
 
+from cutoff.artifacts import NOBODY, attempt_folder, let_count
 from cutoff.coordinator.job import OPEN, attempt_of, newest_attempt
 from cutoff.coordinator.journal import Journal
+from cutoff.coordinator.patience import heard, patiently
 from cutoff.coordinator.scheduler import Call
-from cutoff.errors import Cancelled, CutoffError, Killed, NotFound, Unavailable
+from cutoff.errors import Cancelled, CutoffError, Killed, Lost, NotFound, Unavailable
 from cutoff.rpc import error_of_failure, failure_of
+from cutoff.stage.lease import LEASE_SECONDS
 from cutoff.telemetry import logger
 from cutoff.telemetry.metrics import stage_kind
 from cutoff.v1 import (
@@ -31,18 +36,18 @@ from cutoff.v1 import (
     types_pb2,
 )
 
-T = TypeVar("T")
-
 _LOG = logger(__name__)
 
-Drive = Callable[[Call], AsyncIterator[types_pb2.Event]]
+Drive = Callable[[Call], AsyncGenerator[types_pb2.Event, None]]
 Result = Mapping[str, Any]
 """A stage's summary, as its Finished event carried it."""
 
-RETRIES = tuple(float(pause) for pause in os.environ.get("CUTOFF_RETRY_SECONDS", "1 5 15").split())
-"""Seconds before each further try at what failed for want of infrastructure; wrong input is never retried.
+_ASKING = (1.0, 2.0, 5.0, 10.0)
+"""Seconds between asking a service that does not answer for a run that it had; the last one again and again."""
 
-Where services come back by themselves (containers), the pauses together are longer than that takes."""
+_AGAIN_WHEN_KILLED = frozenset({"evaluate"})
+"""Stages that are tried again although their process was killed, most likely because memory ran out: what they have
+done counts, so that each try has less to do. The others would only take the same memory again."""
 
 _METHODS: Mapping[str, tuple[str, str, Any]] = {
     "prepare": ("trainer", "TrainerService/Prepare", trainer_pb2.PrepareResponse),
@@ -86,6 +91,8 @@ class Services:
     """Awaitable: raises when the model could not be installed."""
     uninstall: Callable[[str, gguf_converter_pb2.UninstallRequest], Any]
     """Awaitable: removes an installed model."""
+    artifacts: Path
+    """The artifacts root, where an attempt at installing finds whether it counts."""
 
 
 class Attempts:
@@ -102,26 +109,35 @@ class Attempts:
         self._journal = journal
         self._services = services
 
-    async def run(self, stage: str, request: Callable[[], Any], gpus: float = 0, anew: bool = False) -> Result:
+    async def run(
+        self,
+        stage: str,
+        request: Callable[[], Any],
+        gpus: float = 0,
+        order: job_pb2.InstallOrder | None = None,
+    ) -> Result:
         """Tries a stage until an attempt succeeds; takes an earlier attempt's result if there is one.
 
         Args:
             stage: As in RunKey.
             request: Makes the request, anew for each try.
             gpus: What an attempt holds.
-            anew: Whether the stage is run again although it succeeded before.
+            order: What a user asked for by itself: an earlier result is none of that, and it stays with the attempt.
 
         Raises:
             CutoffError: Why the last attempt failed.
         """
         newest = newest_attempt(self._job(), stage)
-        if not anew and newest is not None and newest.state == job_pb2.Attempt.STATE_SUCCEEDED:
+        if order is None and newest is not None and newest.state == job_pb2.Attempt.STATE_SUCCEEDED:
             return json_format.MessageToDict(newest.result)
 
         async def once() -> Result:
-            return _result(await self._drive(await self._open(stage), request(), gpus))
+            return _result(await self._drive(await self._open(stage, order), request(), gpus))
 
-        return await patiently(once, f"{self._name} {stage}")
+        def may_pass(error: CutoffError) -> bool:
+            return error.retryable or (isinstance(error, Killed) and stage_kind(stage) in _AGAIN_WHEN_KILLED)
+
+        return await patiently(once, f"{self._name} {stage}", may_pass, lambda: _checkpoints(self._job(), stage))
 
     async def follow(self, key: types_pb2.RunKey, request: Any) -> Result:
         """Attaches to the run of an open attempt, and begins none.
@@ -153,39 +169,66 @@ class Attempts:
             if attempt.state in OPEN:
                 await self._cancel(attempt.key)
 
-    def give_up(self, error: CutoffError) -> None:
+    async def give_up(self, error: CutoffError) -> None:
         """Records of every attempt that is open why it is not gone on with."""
         for attempt in self._job().attempts:
             if attempt.state in OPEN:
-                self._fail(attempt.key, error)
+                await self._fail(attempt.key, error)
 
-    async def _open(self, stage: str) -> types_pb2.RunKey:
+    async def _open(self, stage: str, order: job_pb2.InstallOrder | None) -> types_pb2.RunKey:
         """The key of the open attempt, if its run is still there or never began; else of a new one."""
         newest = newest_attempt(self._job(), stage)
         if newest is None or newest.state not in OPEN:
-            return self._journal.open_attempt(self._name, stage)
-        runs: Sequence[run_pb2.Run] = await self._services.list_runs(self._services.addresses.of_stage(stage))
-        if newest.state == job_pb2.Attempt.STATE_WAITING or any(run.key == newest.key for run in runs):
-            return newest.key
-        self._fail(newest.key, Unavailable("the run was lost with its service"))
-        return self._journal.open_attempt(self._name, stage)
+            return self._journal.open_attempt(self._name, stage, order)
+        if newest.state == job_pb2.Attempt.STATE_WAITING or await self._is_there(newest.key):
+            return newest.key  # of one that began although nobody was told, the service says so (Lost)
+        _LOG.warning("an attempt was lost", job=self._name, stage=stage, attempt=newest.key.attempt)
+        await self._let_count(newest.key, NOBODY)
+        lost = _failed(Lost("the run was lost with its service", "it is tried again"))
+        return self._journal.replace_attempt(self._name, newest.key, lost, order)
+
+    async def _is_there(self, key: types_pb2.RunKey) -> bool:
+        """Whether a service still has a run. One that does not answer for the length of the lease has it no more."""
+        loop = asyncio.get_running_loop()
+        lease_ends = loop.time() + LEASE_SECONDS
+        pauses = iter(_ASKING)
+        while True:
+            try:
+                runs: Sequence[run_pb2.Run] = await self._services.list_runs(
+                    self._services.addresses.of_stage(key.stage)
+                )
+            except Unavailable as error:
+                pause = next(pauses, _ASKING[-1])
+                if loop.time() + pause > lease_ends:
+                    return False
+                _LOG.warning("asking again for a run", job=self._name, stage=key.stage, message=error.message)
+                await asyncio.sleep(pause)
+            else:
+                return any(run.key == key for run in runs)
 
     async def _drive(self, key: types_pb2.RunKey, request: Any, gpus: float) -> types_pb2.Event:
         """Starts a run or attaches to it, records its events, and returns the last.
 
         Raises:
-            Unavailable: The stream was lost; the attempt stays open.
+            Unavailable: The stream was lost, or nothing comes from it any more; the attempt stays open.
+            StaleEvent: The attempt does not count any more.
         """
         _, method, response = _METHODS[stage_kind(key.stage)]
         address = self._services.addresses.of_stage(key.stage)
         request.run.key.CopyFrom(key)
         request.run.after_sequence = self._last_event(key)
-        async for event in self._services.drive(Call(address, method, request, response, gpus)):
-            if event.failed.reason == Unavailable.reason and not event.sequence:
-                raise error_of_failure(event.failed)  # of the call, not of the run
-            self._journal.run_event(self._name, key, event)
-            if event.WhichOneof("kind") in ("finished", "failed"):
-                return event
+        await self._let_count(key, key.attempt)
+        call = Call(address, method, request, response, gpus)
+        async with aclosing(heard(self._services.drive(call), address)) as events:
+            async for event in events:
+                if event.failed.reason == Unavailable.reason and not event.sequence:
+                    raise error_of_failure(event.failed)  # of the call, not of the run
+                self._journal.heard(key)
+                if event.HasField("heartbeat"):
+                    continue
+                self._journal.run_event(self._name, key, event)
+                if event.WhichOneof("kind") in ("finished", "failed"):
+                    return event
         raise Unavailable(f"{address} closed the stream of {key.stage}")
 
     async def _cancel(self, key: types_pb2.RunKey) -> None:
@@ -199,12 +242,17 @@ class Attempts:
                 _LOG.info("was still waiting for its hardware", job=self._name, stage=key.stage)
 
         await patiently(once, f"cancelling {self._name} {key.stage}")
-        self._fail(key, Cancelled("the run was cancelled"))
+        await self._fail(key, Cancelled("the run was cancelled"))
 
-    def _fail(self, key: types_pb2.RunKey, error: CutoffError) -> None:
-        event = types_pb2.Event(failed=failure_of(error))
-        event.time.GetCurrentTime()
-        self._journal.run_event(self._name, key, event)
+    async def _let_count(self, key: types_pb2.RunKey, attempt: int) -> None:
+        """Says where an installation looks which attempt counts; see `artifacts.fence`."""
+        if key.stage == "install":
+            folder = attempt_folder(self._services.artifacts, key.job, key.stage, key.attempt).parent
+            await asyncio.to_thread(let_count, folder, attempt)
+
+    async def _fail(self, key: types_pb2.RunKey, error: CutoffError) -> None:
+        await self._let_count(key, NOBODY)
+        self._journal.run_event(self._name, key, _failed(error))
 
     def _last_event(self, key: types_pb2.RunKey) -> int:
         return attempt_of(self._job(), key).last_event
@@ -225,18 +273,13 @@ def _result(last: types_pb2.Event) -> Result:
     return fields
 
 
-async def patiently(once: Callable[[], Awaitable[T]], what: str) -> T:
-    """Awaits `once()`, and again after each pause of RETRIES while it fails in a way that may pass.
+def _failed(error: CutoffError) -> types_pb2.Event:
+    event = types_pb2.Event(failed=failure_of(error))
+    event.time.GetCurrentTime()
+    return event
 
-    Raises:
-        CutoffError: The last failure, or the first that will not pass.
-    """
-    for pause in RETRIES:
-        try:
-            return await once()
-        except CutoffError as error:
-            if not error.retryable:
-                raise
-            _LOG.warning("trying again", what=what, reason=error.reason, message=error.message, after_seconds=pause)
-        await asyncio.sleep(pause)
-    return await once()
+
+def _checkpoints(job: job_pb2.Job, stage: str) -> int:
+    """How many different checkpoints the attempts at a stage have published: headway that no retry loses."""
+    artifacts = (artifact for attempt in job.attempts if attempt.key.stage == stage for artifact in attempt.artifacts)
+    return len({artifact.path.rpartition("/")[2] for artifact in artifacts if artifact.kind == "checkpoint"})

@@ -99,20 +99,6 @@ def require_ended(job: job_pb2.Job) -> None:
         raise Refused(f"{job.name} has not ended yet", "wait for its end (cutoff watch), or cancel it")
 
 
-def with_installed(job: job_pb2.Job, installed: Mapping[str, Any]) -> job_pb2.Job:
-    """The job with what its install stage delivered."""
-    job.result.installed_path = installed["path"]
-    job.result.installed_sha256 = installed["sha256"]
-    return job
-
-
-def without_installed(job: job_pb2.Job) -> job_pb2.Job:
-    """The job with nothing installed."""
-    job.result.ClearField("installed_path")
-    job.result.ClearField("installed_sha256")
-    return job
-
-
 def missed(require: str, scores: Mapping[str, Any] | None) -> list[str]:
     """Which thresholds the installed type misses, in words; measured on the validation sets."""
     if require == "none" or scores is None:
@@ -124,19 +110,6 @@ def missed(require: str, scores: Mapping[str, Any] | None) -> list[str]:
 def with_missed(job: job_pb2.Job, sentences: Iterable[str]) -> job_pb2.Job:
     """The job with what keeps it from being installed."""
     job.result.missed.extend(sentences)
-    return job
-
-
-def with_scores(job: job_pb2.Job, target: str, scores: Mapping[str, Any]) -> job_pb2.Job:
-    """The job with one target's scores in its result, in place of earlier ones."""
-    others = [evaluation for evaluation in job.result.evaluations if evaluation.target != target]
-    del job.result.evaluations[:]
-    job.result.evaluations.extend(others)
-    for question_set, values in scores["sets"].items():
-        known = {name: value for name, value in values.items() if name in job_pb2.Evaluation.DESCRIPTOR.fields_by_name}
-        evaluation = job_pb2.Evaluation(target=target, question_set=question_set)
-        json_format.ParseDict({name: value for name, value in known.items() if value is not None}, evaluation)
-        job.result.evaluations.append(evaluation)
     return job
 
 

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 from cutoff.coordinator import delivery
 from cutoff.coordinator.attempts import Attempts, Result, Services
 from cutoff.coordinator.job import OPEN, TERMINAL, newest_attempt
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.pipeline import Pipeline
+from cutoff.coordinator.results import without_installed
+from cutoff.coordinator.store import StoreFailed
 from cutoff.errors import Cancelled, CutoffError, Refused
 from cutoff.rpc import failure_of
 from cutoff.telemetry import logger
-from cutoff.v1 import gguf_converter_pb2, job_pb2
+from cutoff.v1 import gguf_converter_pb2, job_pb2, types_pb2
 
 _LOG = logger(__name__)
+
+_ATTACH_SECONDS = 15.0
+"""How long others wait for the hardware of runs that were under way when the coordinator went down."""
+
+_STORE_SECONDS = 5.0
+"""Between two tries to go on with a job of which something could not be recorded."""
 
 
 class Jobs:
@@ -29,32 +39,74 @@ class Jobs:
         self._installing: dict[str, gguf_converter_pb2.InstallRequest] = {}
         """By job that has ended, what is being installed of it."""
         self._uninstalling: set[str] = set()
+        self._attached = asyncio.Event()
+        self._attached.set()
+        """Unset while runs of an earlier coordinator are being attached to: nothing else is begun."""
+        self._attaching: asyncio.Task[None] | None = None
 
     def start(self, name: str) -> None:
         """Begins a job, or goes on with it."""
-        task = asyncio.create_task(Pipeline(name, self._journal, self._services).run(), name=name)
-        self._tasks[name] = task
-        task.add_done_callback(self._ended)
+        self._go_on(name, self._when_attached(name))
 
     def take_up(self) -> None:
         """Goes on with every job, and every installation, that had not ended when the coordinator went down.
 
-        Those that run first: they take the hardware they are on before anything else is placed.
+        Those that run come first: the others wait until these hold the hardware they are on, or seconds are over.
         """
-        waits = job_pb2.Attempt.STATE_WAITING
-        for job in sorted(
-            self._journal.store.unfinished(),
-            key=lambda job: not job.attempts or job.attempts[-1].state == waits,
-        ):
-            _LOG.info("taking up", job=job.name)
-            self.start(job.name)
-        for job in self._journal.store.ended():
-            attempt = newest_attempt(job, "install")
-            if attempt is not None and attempt.state in OPEN:
-                _LOG.info("taking up an installation", job=job.name)
-                request = gguf_converter_pb2.InstallRequest(spec=job.spec.install)
-                attempts = Attempts(job.name, self._journal, self._services)
-                self._begin(job.name, request, partial(attempts.follow, attempt.key, request))
+        unfinished = self._journal.store.unfinished()
+        interrupted = [job for job in self._journal.store.ended() if _open_install(job) is not None]
+        running = [key for job in (*unfinished, *interrupted) for key in _running(job)]
+        self._attached.clear()
+        for job in unfinished:
+            _LOG.info("taking up", job=job.name, running=len(_running(job)))
+            if _running(job):
+                self._go_on(job.name, self._pipeline(job.name).run())
+            else:
+                self.start(job.name)
+        for job in interrupted:
+            self._take_up_install(job)
+        self._attaching = asyncio.create_task(self._attach(running))
+
+    async def _attach(self, running: Sequence[types_pb2.RunKey]) -> None:
+        began = time.monotonic()
+        whole = await self._journal.until_heard(running, _ATTACH_SECONDS)
+        _LOG.info("attached", runs=len(running), all_of_them=whole, seconds=round(time.monotonic() - began, 2))
+        self._attached.set()
+
+    def _take_up_install(self, job: job_pb2.Job) -> None:
+        attempt = _open_install(job)
+        assert attempt is not None, "it was looked for"
+        _LOG.info("taking up an installation", job=job.name)
+        attempts = Attempts(job.name, self._journal, self._services)
+        if attempt.HasField("order"):
+            order = attempt.order
+            request = delivery.install_request(job, order.quant_type, order.replace)
+            self._begin(job.name, request, partial(attempts.run, "install", lambda: request, order=order))
+        else:  # of an earlier version: what was asked for is known to the run alone
+            request = gguf_converter_pb2.InstallRequest(spec=job.spec.install)
+            self._begin(job.name, request, partial(attempts.follow, attempt.key, request))
+
+    def retry(self, name: str) -> job_pb2.Job:
+        """Goes on with a job that failed or was cancelled; one that has not ended is returned as it is.
+
+        Raises:
+            NotFound: There is no such job.
+            Refused: It succeeded, is being cancelled, or something of it is being installed or removed.
+        """
+        job = self._journal.store.get(name)
+        if job.state == job_pb2.Job.STATE_SUCCEEDED:
+            raise Refused(f"{name} has succeeded", "submit it again to run it from the start")
+        if job.state == job_pb2.Job.STATE_CANCELLING:
+            raise Refused(f"{name} is being cancelled", "wait for that (cutoff watch), and ask again")
+        if job.state not in TERMINAL:
+            return job
+        if name in self._installing:
+            raise Refused(f"{name} is being installed", "wait for that (cutoff watch)")
+        if name in self._uninstalling:
+            raise _being_removed(name)
+        job = self._journal.move(name, job_pb2.Job.STATE_QUEUED)
+        self.start(name)
+        return job
 
     def cancel(self, name: str) -> job_pb2.Job:
         """Asks a job to stop; one that has ended, or is being cancelled, is returned as it is.
@@ -90,7 +142,8 @@ class Jobs:
             check = delivery.check_request(job.spec, request)
             await self._services.check_install(self._services.addresses.gguf_converter, check)
             if not self._joins(name, request):  # another call may have been faster
-                self._begin(name, request, partial(self._anew, name, request))
+                order = job_pb2.InstallOrder(quant_type=request.quant_type, replace=replace)
+                self._begin(name, request, partial(self._anew, name, request, order))
         return job
 
     async def uninstall(self, name: str) -> job_pb2.Job:
@@ -112,7 +165,7 @@ class Jobs:
         self._uninstalling.add(name)
         try:
             await self._services.uninstall(self._services.addresses.gguf_converter, delivery.uninstall_request(job))
-            return self._journal.change(name, delivery.without_installed)
+            return self._journal.change(name, without_installed)
         finally:
             self._uninstalling.discard(name)
 
@@ -129,6 +182,18 @@ class Jobs:
             raise Refused(f"another installation of {name} is under way", "wait for that (cutoff watch)")
         return present is not None
 
+    def _pipeline(self, name: str) -> Pipeline:
+        return Pipeline(name, self._journal, self._services)
+
+    async def _when_attached(self, name: str) -> None:
+        await self._attached.wait()
+        await self._pipeline(name).run()
+
+    def _go_on(self, name: str, steps: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(steps, name=name)
+        self._tasks[name] = task
+        task.add_done_callback(self._ended)
+
     def _begin(
         self, name: str, request: gguf_converter_pb2.InstallRequest, installing: Callable[[], Awaitable[Result]]
     ) -> None:
@@ -137,18 +202,19 @@ class Jobs:
         self._tasks[name] = asyncio.create_task(self._install(name, installing), name=name)
         self._tasks[name].add_done_callback(self._installed)
 
-    async def _anew(self, name: str, request: gguf_converter_pb2.InstallRequest) -> Result:
+    async def _anew(self, name: str, request: gguf_converter_pb2.InstallRequest, order: job_pb2.InstallOrder) -> Result:
         attempts = Attempts(name, self._journal, self._services)
         await attempts.cancel_open()  # what ended without its service's word
-        return await attempts.run("install", lambda: request, anew=True)
+        return await attempts.run("install", lambda: request, order=order)
 
     async def _install(self, name: str, installing: Callable[[], Awaitable[Result]]) -> None:
         try:
-            installed = await installing()
-            self._journal.change(name, lambda job: delivery.with_installed(job, installed))
+            await installing()
+        except StoreFailed:
+            raise
         except CutoffError as error:
             _LOG.warning("not installed", job=name, reason=error.reason, message=error.message)
-            Attempts(name, self._journal, self._services).give_up(error)
+            await Attempts(name, self._journal, self._services).give_up(error)
 
     def _installed(self, task: asyncio.Task[None]) -> None:
         name = task.get_name()
@@ -159,25 +225,41 @@ class Jobs:
 
     async def suspend(self) -> None:
         """Lets go of every job as it is: its runs go on for their lease, to be taken up again."""
-        tasks = list(self._tasks.values())
+        tasks = [*self._tasks.values(), *([self._attaching] if self._attaching else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         name = task.get_name()
-        del self._tasks[name]
-        if not task.cancelled():
-            error = task.exception()
-            if error is not None:
-                _LOG.error("a pipeline failed inside cutoff", job=name, exc_info=error)
-                bug = CutoffError(
-                    f"{type(error).__name__}: {error}", "this is a bug in cutoff; see the coordinator's log"
-                )
-                self._journal.move(name, job_pb2.Job.STATE_FAILED, failure_of(bug))
-        elif self._journal.store.get(name).state == job_pb2.Job.STATE_CANCELLING:
+        if self._tasks.get(name) is task:  # a retry may have been faster
+            del self._tasks[name]
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, StoreFailed):
+            _LOG.error("going on with the job when its store can be written", job=name, message=error.message)
+            asyncio.get_running_loop().call_later(_STORE_SECONDS, self._go_on_if_open, name)
+        elif error is not None:
+            _LOG.error("a pipeline failed inside cutoff", job=name, exc_info=error)
+            bug = CutoffError(f"{type(error).__name__}: {error}", "this is a bug in cutoff; see the coordinator's log")
+            self._journal.move(name, job_pb2.Job.STATE_FAILED, failure_of(bug))
+        elif task.cancelled() and self._journal.store.get(name).state == job_pb2.Job.STATE_CANCELLING:
             # Cancelled before its pipeline took its first step.
             self._journal.move(name, job_pb2.Job.STATE_CANCELLED, failure_of(Cancelled("the job was cancelled")))
+
+    def _go_on_if_open(self, name: str) -> None:
+        if name not in self._tasks and self._journal.store.get(name).state not in TERMINAL:
+            self.start(name)
+
+
+def _running(job: job_pb2.Job) -> list[types_pb2.RunKey]:
+    """The runs of a job that were under way when its record was written."""
+    return [attempt.key for attempt in job.attempts if attempt.state == job_pb2.Attempt.STATE_RUNNING]
+
+
+def _open_install(job: job_pb2.Job) -> job_pb2.Attempt | None:
+    """The installation of a job that has not ended, if there is one."""
+    attempt = newest_attempt(job, "install")
+    return attempt if attempt is not None and attempt.state in OPEN else None
 
 
 def _being_removed(name: str) -> Refused:

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 
-from cutoff.coordinator.job import TERMINAL, State, attempt_of, job_id, moved, with_attempt, with_event
-from cutoff.coordinator.measures import Measures
+from cutoff.coordinator.job import (
+    TERMINAL,
+    RepeatedEvent,
+    StaleEvent,
+    State,
+    attempt_of,
+    job_id,
+    moved,
+    require_open,
+    with_attempt,
+    with_event,
+    with_progress,
+)
+from cutoff.coordinator.measures import IGNORED, Measures
 from cutoff.coordinator.store import Change, Store
+from cutoff.telemetry import logger
 from cutoff.v1 import job_pb2, types_pb2
+
+_LOG = logger(__name__)
 
 _SCORES_SECONDS = 600.0
 """How long the scores of a finished job can still be read by Prometheus."""
@@ -23,6 +39,9 @@ class Journal:
         self._news: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._progress: dict[str, dict[str, job_pb2.JobEvent]] = defaultdict(dict)
         """By job and stage, the newest progress, which is passed on and not kept."""
+        self._unheard: set[tuple[str, str, int]] = set()
+        """Runs that `until_heard` waits for."""
+        self._all_heard = asyncio.Event()
         self._reopened: set[str] = set()
         """Jobs that have ended and that something is done with again."""
         self._measures = Measures()
@@ -51,21 +70,71 @@ class Journal:
         self._wake(name)
         return job
 
-    def open_attempt(self, name: str, stage: str) -> types_pb2.RunKey:
-        """Adds an attempt at a stage and returns its key."""
-        key = self.change(name, lambda job: with_attempt(job, stage)[0]).attempts[-1].key
+    def open_attempt(self, name: str, stage: str, order: job_pb2.InstallOrder | None = None) -> types_pb2.RunKey:
+        """Adds an attempt at a stage and returns its key; see `job.with_attempt`."""
+        key = self.change(name, lambda job: with_attempt(job, stage, order)[0]).attempts[-1].key
         self._measures.attempt_opened(key)
         return key
 
+    def replace_attempt(
+        self, name: str, key: types_pb2.RunKey, failed: types_pb2.Event, order: job_pb2.InstallOrder | None = None
+    ) -> types_pb2.RunKey:
+        """Ends an attempt that was lost and adds the one that takes its place, in one transaction; returns its key."""
+        ended: list[job_pb2.Attempt] = []
+
+        def change(job: job_pb2.Job) -> job_pb2.Job:
+            job = with_event(job, key, failed)
+            ended[:] = [attempt_of(job, key)]
+            return with_attempt(job, key.stage, order)[0]
+
+        job = self.store.change(name, change, job_pb2.RunEvent(key=key, event=failed))
+        self._measures.run_event(ended[0], failed)
+        self.heard(key)
+        self._measures.attempt_opened(job.attempts[-1].key)
+        self._wake(name)
+        return job.attempts[-1].key
+
+    def heard(self, key: types_pb2.RunKey) -> None:
+        """A run gave a sign of life, or it is known that it will give none."""
+        self._unheard.discard((key.job, key.stage, key.attempt))
+        if not self._unheard:
+            self._all_heard.set()
+
+    async def until_heard(self, keys: Iterable[types_pb2.RunKey], seconds: float) -> bool:
+        """Waits until every one of these runs was heard of; returns whether that came in time."""
+        self._unheard = {(key.job, key.stage, key.attempt) for key in keys}
+        self._all_heard = asyncio.Event()
+        if not self._unheard:
+            return True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._all_heard.wait(), seconds)
+        return not self._unheard
+
     def run_event(self, name: str, key: types_pb2.RunKey, event: types_pb2.Event) -> None:
-        """Takes in one event of one of a job's runs."""
+        """Takes in one event of one of a job's runs; once, however often it is told.
+
+        Raises:
+            StaleEvent: The run's attempt does not count any more; nothing was changed.
+        """
+        try:
+            self._take_in(name, key, event)
+        except RepeatedEvent:
+            IGNORED.labels("repeated").inc()
+        except StaleEvent as error:
+            IGNORED.labels("stale").inc()
+            _LOG.warning("not taken in", job=name, kind=event.WhichOneof("kind"), message=error.message)
+            raise
+
+    def _take_in(self, name: str, key: types_pb2.RunKey, event: types_pb2.Event) -> None:
         run = job_pb2.RunEvent(key=key, event=event)
         if event.WhichOneof("kind") == "progress":
+            require_open(self.store.get(name), key)
             self._progress[name][key.stage] = job_pb2.JobEvent(time=event.time, run=run)
         else:
             job = self.store.change(name, lambda job: with_event(job, key, event), run)
             self._measures.run_event(attempt_of(job, key), event)
         self._measures.alive(name)
+        self.heard(key)
         self._wake(name)
 
     def reopen(self, name: str) -> None:
@@ -83,7 +152,7 @@ class Journal:
         """The job as it is now, its attempts' newest progress included."""
         job = self.store.get(name)
         for happened in self._progress[name].values() if name in self._progress else ():
-            job = with_event(job, happened.run.key, happened.run.event)
+            job = with_progress(job, happened.run.key, happened.run.event.progress)
         return job
 
     async def watch(self, name: str, after: int) -> AsyncIterator[job_pb2.JobEvent]:

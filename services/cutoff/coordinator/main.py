@@ -39,6 +39,9 @@ from cutoff.spec import JobSpec
 from cutoff.telemetry import configure_logs, logger, serve_metrics
 from cutoff.v1 import job_pb2_grpc
 
+_RAY_SECONDS = 0.5
+"""Between two looks at whether Ray's processes are there."""
+
 _LOG = logger("cutoff.coordinator.main")  # as a program, its __name__ is __main__
 
 
@@ -80,6 +83,7 @@ async def _serve(listen: str, roots: Roots, state: Path) -> None:
         stage_services.list_runs,
         stage_services.check_install,
         stage_services.uninstall,
+        roots.artifacts,
     )
     jobs = Jobs(journal, services)
 
@@ -92,8 +96,24 @@ async def _serve(listen: str, roots: Roots, state: Path) -> None:
         return ["cutoff.v1.JobService"]
 
     jobs.take_up()
+    watching = asyncio.create_task(_restart_when_ray_dies())
     await serve_until_stopped(listen, register, jobs.suspend)
+    watching.cancel()
     store.close()
+
+
+async def _restart_when_ray_dies() -> None:
+    """Replaces this process by a new coordinator, with a Ray of its own, when one of Ray's processes has ended.
+
+    As after any other crash, the new one takes up the jobs: their runs are in the services, and go on.
+    """
+    while not (dead := scheduler.dead_processes()):
+        await asyncio.sleep(_RAY_SECONDS)
+    _LOG.error("a process of Ray died; starting again", processes=dead)
+    scheduler.kill_processes()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, sys.orig_argv)  # the other files and sockets are closed by it
 
 
 def _only_one(state: Path) -> int:

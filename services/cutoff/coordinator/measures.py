@@ -38,6 +38,11 @@ SCORES = Gauge(
     [JOB_LABEL, "target", "question_set", "score"],
 )
 INSTALLS = Counter("cutoff_installs_total", "Jobs that came to their installation, by outcome", ["outcome"])
+IGNORED = Counter(
+    "cutoff_ignored_events_total",
+    "Events of runs that changed nothing: repeated, or of an attempt that had ended or was replaced (stale)",
+    ["why"],
+)
 GPUS = Gauge("cutoff_gpus", "GPUs of all hosts")
 GPUS_FREE = Gauge("cutoff_gpus_free", "GPUs that no attempt holds")
 

@@ -15,10 +15,12 @@ from typing import Any
 from google.protobuf import json_format
 
 from cutoff.coordinator import delivery
-from cutoff.coordinator.attempts import Attempts, Result, Services, patiently
+from cutoff.coordinator.attempts import Attempts, Result, Services
 from cutoff.coordinator.choice import Candidate, choose_quant
 from cutoff.coordinator.job import State
 from cutoff.coordinator.journal import Journal
+from cutoff.coordinator.patience import patiently
+from cutoff.coordinator.store import StoreFailed
 from cutoff.errors import Cancelled, CutoffError
 from cutoff.rpc import failure_of
 from cutoff.telemetry import logger
@@ -48,6 +50,9 @@ class Pipeline:
 
         Cancelling the task cancels the job when it is CANCELLING; otherwise (the coordinator stops) the job
         is let go as it is, its runs go on for their lease, and another pipeline may take it up.
+
+        Raises:
+            StoreFailed: What happened could not be recorded; the job is let go as it is, too.
         """
         try:
             if not self._cancelling():
@@ -61,9 +66,13 @@ class Pipeline:
             if not self._cancelling():
                 raise
             error = Cancelled("the job was cancelled")
+        except StoreFailed:
+            raise
         except CutoffError as raised:
             error = raised
         except BaseExceptionGroup as group:
+            if group.subgroup(StoreFailed) is not None:
+                raise StoreFailed("the job store took nothing in") from group
             error = _first_error(group)
         await self._stop(error)
 
@@ -71,7 +80,10 @@ class Pipeline:
         """Ends a job that will not be finished, when nothing of it runs any more."""
         try:
             await self._attempts.cancel_open()
+        except StoreFailed:
+            raise
         except CutoffError as unreachable:
+            await self._attempts.give_up(unreachable)
             self._end(job_pb2.Job.STATE_FAILED, unreachable)
             return
         self._end(job_pb2.Job.STATE_CANCELLED if self._cancelling() else job_pb2.Job.STATE_FAILED, error)
@@ -176,9 +188,7 @@ class Pipeline:
 
     async def _evaluate(self, target: str, **model: Any) -> Result:
         request = evaluator_pb2.EvaluateRequest(spec=self._spec, target=target, **model)
-        scores = await self._attempts.run(f"evaluate-{target}", lambda: request, self._spec.resources.gpus)
-        self._journal.change(self._name, lambda job: delivery.with_scores(job, target, scores))
-        return scores
+        return await self._attempts.run(f"evaluate-{target}", lambda: request, self._spec.resources.gpus)
 
     def _choose(self, ggufs: Mapping[str, Result], scores: Mapping[str, Result]) -> str | None:
         """The quantization type to install: one that reaches what install.require asks for; None if none does."""
@@ -199,16 +209,17 @@ class Pipeline:
         await self._attempts.run("card", lambda: gguf_converter_pb2.WriteCardRequest(job=self._job()))
 
     async def _install(self, quant_type: str) -> None:
-        installed = await self._attempts.run("install", lambda: delivery.install_request(self._job(), quant_type))
-        self._journal.change(self._name, lambda job: delivery.with_installed(job, installed))
+        await self._attempts.run("install", lambda: delivery.install_request(self._job(), quant_type))
 
     async def _report(self) -> None:
         """For every job that was evaluated, whatever came of installing. No job fails for want of its report."""
         try:
             await self._attempts.run("report", lambda: evaluator_pb2.WriteReportRequest(job=self._job()))
+        except StoreFailed:
+            raise
         except CutoffError as error:
             _LOG.warning("no report", job=self._name, reason=error.reason, message=error.message)
-            self._attempts.give_up(error)
+            await self._attempts.give_up(error)
 
     def _job(self) -> job_pb2.Job:
         return self._journal.store.get(self._name)

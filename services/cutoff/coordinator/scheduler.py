@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ def start_ray(address: str | None, state: Path, gpus: str | None = None, host: s
     os.environ.pop("RAY_ADDRESS", None)  # Ray would connect to it
     cpus = min(max(2, os.cpu_count() or 1), _MOST_SLOTS)  # convert runs beside an evaluation, on one core too
     ray.init(
+        "local",  # without it, Ray connects to whatever cluster it finds on this machine
         num_cpus=cpus,
         num_gpus=int(gpus) if gpus else None,
         _node_ip_address=_address_of(host) if host else None,
@@ -80,6 +81,19 @@ def start_ray(address: str | None, state: Path, gpus: str | None = None, host: s
 def stop_ray() -> None:
     """Leaves the cluster, and ends it when this process started it."""
     ray.shutdown()
+
+
+def dead_processes() -> list[str]:
+    """Which of Ray's processes that this one started have ended by themselves; without one of them nothing goes on."""
+    node = ray._private.worker._global_node
+    return [name for name, _ in node.dead_processes()] if node is not None else []
+
+
+def kill_processes() -> None:
+    """Ends what is left of a Ray that this process started. Leaving it in order takes a minute when a part is dead."""
+    node = ray._private.worker._global_node
+    if node is not None:
+        node.kill_all_processes(check_alive=False)
 
 
 def check_resources(gpus: float) -> None:
@@ -104,8 +118,10 @@ def count_gpus() -> tuple[float, float]:
         return 0.0, 0.0
 
 
-async def drive(call: Call) -> AsyncIterator[types_pb2.Event]:
+async def drive(call: Call) -> AsyncGenerator[types_pb2.Event, None]:
     """Waits for the hardware, makes the call, and yields its events; the hardware is freed afterwards.
+
+    The first event is a heartbeat: the hardware is there, and the call is being made.
 
     Raises:
         Unavailable: The host of the attempt was lost.
@@ -130,6 +146,7 @@ class _Attempt:
         """Makes the call; yields serialized events. A call that fails ends with an event that says so."""
         devices = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
         request.run.devices[:] = [f"cuda:{device}" for device in devices]
+        yield types_pb2.Event(heartbeat=types_pb2.Heartbeat()).SerializeToString()
         try:
             with Peer(address, ClientSecurity.between_services()) as peer:
                 for answer in peer.stream(method, request, response):

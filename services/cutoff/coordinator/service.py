@@ -63,6 +63,10 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         """Asks a job to stop."""
         return job_pb2.CancelJobResponse(job=self._jobs.cancel(request.name))
 
+    async def RetryJob(self, request: job_pb2.RetryJobRequest, context: Any) -> job_pb2.RetryJobResponse:
+        """Goes on with a job that failed or was cancelled."""
+        return job_pb2.RetryJobResponse(job=self._jobs.retry(request.name))
+
     async def InstallJob(self, request: job_pb2.InstallJobRequest, context: Any) -> job_pb2.InstallJobResponse:
         """Installs a GGUF of a job that has ended."""
         job = await self._jobs.install(request.name, request.quant_type, request.replace)

@@ -14,14 +14,19 @@ from typing import Any
 from google.protobuf import json_format
 from sqlalchemy import LargeBinary, create_engine, event, func, select
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from cutoff.coordinator.job import TERMINAL, job_id, new_job
-from cutoff.errors import AlreadyExists, NotFound
+from cutoff.errors import AlreadyExists, NotFound, Unavailable
 from cutoff.v1 import job_pb2
 
 Change = Callable[[job_pb2.Job], job_pb2.Job]
 """From a job's record to its next one; pure, for it may be called again."""
+
+
+class StoreFailed(Unavailable):
+    """The database took nothing in (its disk is full, or it cannot be reached); what is in it stays as it is."""
 
 
 class _Base(DeclarativeBase):
@@ -70,10 +75,13 @@ class Store:
     @contextmanager
     def _writing(self) -> Iterator[Session]:
         """A transaction that reads and then writes, and has what it reads to itself."""
-        with Session(self._engine) as session, session.begin():
-            if self._engine.dialect.name == "sqlite":
-                session.connection().exec_driver_sql("BEGIN IMMEDIATE")
-            yield session
+        try:
+            with Session(self._engine) as session, session.begin():
+                if self._engine.dialect.name == "sqlite":
+                    session.connection().exec_driver_sql("BEGIN IMMEDIATE")
+                yield session
+        except OperationalError as error:
+            raise StoreFailed(f"the job store took nothing in: {error.orig}", "is its disk full?") from error
 
     def submit(self, spec: job_pb2.JobSpec, request_id: str) -> tuple[job_pb2.Job, bool]:
         """Stores a new job, or finds the one this request stored before.
@@ -83,6 +91,7 @@ class Store:
 
         Raises:
             AlreadyExists: The request_id belongs to a job with another spec.
+            StoreFailed: Nothing was stored.
         """
         digest = hashlib.sha256(json_format.MessageToJson(spec, sort_keys=True).encode()).hexdigest()
         with self._writing() as session:
@@ -144,15 +153,21 @@ class Store:
         Args:
             name: The job's.
             change: Makes the next record of the present one; what it raises leaves everything as it was.
-            run: The run event behind the change; without one, the event is the changed job itself.
+            run: The run event behind the change. Without one, and where the job's result or number of attempts
+                changed with it, the changed job itself is told of.
 
         Raises:
             NotFound: There is no such job.
+            StoreFailed: Nothing was changed.
         """
         with self._writing() as session:
             row = _find(session, name, lock=True)
+            before = job_pb2.Job.FromString(row.record)
             job = change(job_pb2.Job.FromString(row.record))
-            _record(session, row, job, run)
+            if run is not None:
+                _record(session, row, job, run)
+            if run is None or job.result != before.result or len(job.attempts) != len(before.attempts):
+                _record(session, row, job)
             return job
 
     def events(self, name: str, after: int, limit: int = 500) -> list[job_pb2.JobEvent]:

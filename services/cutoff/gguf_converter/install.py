@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def install_gguf(
     records: Path,
     report: Reporter,
     sha256: str = "",
-    still_counts: Callable[[], None] = lambda: None,
+    still_counts: Callable[[], AbstractContextManager[None]] = nullcontext,
     immutable: bool = False,
 ) -> Installed:
     """Installs a GGUF; it appears in LM Studio's tree whole or not at all.
@@ -58,7 +58,8 @@ def install_gguf(
         records: As in `check_folder`.
         report: Hears of progress and of the installed file (artifact kind "installed").
         sha256: What the file's content must be; empty: as it is now.
-        still_counts: Called immediately before the rename; raises to stop it.
+        still_counts: Entered immediately before the first change of what LM Studio sees, left after the last; raises
+            to stop it.
         immutable: Whether nobody ever writes into `gguf`, as with a job's artifact: it may then be hard-linked.
 
     Raises:
@@ -72,17 +73,19 @@ def install_gguf(
     target = folder / file_name(spec.model_name, quant_type)
     how: How | None = None
     make = lambda: _make_folder(folder, models_root)  # noqa: E731
-    with _refusals(folder), Record.locked(folder, records) as record, alone_in(folder, make):
+    with _refusals(folder), Record.locked(folder, records) as record, alone_in(folder, make), ExitStack() as change:
         model_folder(models_root, spec)  # what was checked before the lock was waited for may have changed
         _sweep(folder)
         others = to_replace(folder, spec, wanted, record)
         if not target.is_file() or target in others:
             with publishing(target, spec.replace) as partial:
                 how = place(gguf, partial, wanted.sha256, models_root, report, immutable)
-                still_counts()
+                change.enter_context(still_counts())
                 # Before the rename: a crash in between must not turn our own file into a foreign one.
                 record.add(wanted.sha256, partial)
                 others = to_replace(folder, spec, wanted, record)  # copying takes its time
+        elif others:
+            change.enter_context(still_counts())
         for path in others - {target}:
             _make_way(path, target, record, report)
     installed = Installed(Published(target, target.stat().st_size, wanted.sha256), how is not None, how)

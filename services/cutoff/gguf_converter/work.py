@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from cutoff.artifacts import describe, inside, publishing
+from cutoff.artifacts import counting, describe, inside, publishing
 from cutoff.gguf_converter.card import render
 from cutoff.gguf_converter.card_facts import facts_of
 from cutoff.gguf_converter.convert import convert_model
@@ -66,6 +66,7 @@ def install(request: gguf_converter_pb2.InstallRequest, run: RunContext) -> Mapp
         path (absolute), size_bytes, sha256, changed, how, lmstudio (verdict, detail, key, answer, load_seconds).
 
     Raises:
+        Refused: The attempt does not count any more.
         CutoffError: As `requested_spec` and `install_gguf`. What LM Studio says is reported, and fails nothing.
     """
     spec = requested_spec(request.spec)
@@ -77,6 +78,7 @@ def install(request: gguf_converter_pb2.InstallRequest, run: RunContext) -> Mapp
         records=run.roots.artifacts / RECORDS,
         report=run.report,
         sha256=request.sha256,
+        still_counts=lambda: counting(run.folder.parent, run.key.attempt),
         immutable=True,
     )
     file = installed.file

@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,12 +22,17 @@ from cutoff.process import die_with_parent
 from cutoff.rpc import failure_of
 from cutoff.stage.context import RunContext
 from cutoff.stage.devices import holding, show_only
+from cutoff.stage.lease import HEARTBEAT_SECONDS
 from cutoff.stage.report import Reporter
 from cutoff.telemetry import bind_run, configure_logs
 from cutoff.v1 import types_pb2
 
 Work = Callable[[Any, RunContext], Mapping[str, Any]]
 """A stage's work: (request, context) -> result, called in the child's main thread."""
+
+
+LOG = "log.txt"
+"""What a run prints, in its attempt's folder; the first thing it makes there."""
 
 
 class Stopped(BaseException):
@@ -55,7 +61,9 @@ def run_child(assignment: Assignment, events: Connection, lifeline: Connection) 
     threading.Thread(target=_end_with_service, args=(lifeline,), daemon=True).start()
     key = assignment.request.run.key
     folder = attempt_folder(assignment.roots.artifacts, key.job, key.stage, key.attempt)
-    report = Reporter(_pipe(events, assignment.roots.artifacts))
+    send = _pipe(events, assignment.roots.artifacts)
+    report = Reporter(send)
+    threading.Thread(target=_live, args=(send,), daemon=True).start()
     try:
         report.finished(_work(assignment, _set_up(assignment, folder, report)))
     except BaseException as error:  # noqa: BLE001 - the process ends here; whatever it was must be told
@@ -68,7 +76,7 @@ def _set_up(assignment: Assignment, folder: Path, report: Reporter) -> RunContex
     header = assignment.request.run
     key = header.key
     folder.mkdir(parents=True, exist_ok=True)
-    _log_to(folder / "log.txt")
+    _log_to(folder / LOG)
     configure_logs(assignment.service)
     bind_run(key.job, key.stage, key.attempt)
     return RunContext(key, folder, assignment.roots, tuple(header.devices), report)
@@ -98,6 +106,16 @@ def _pipe(events: Connection, artifacts: Path) -> Callable[[types_pb2.Event], No
     return send
 
 
+def _live(send: Callable[[types_pb2.Event], None]) -> None:
+    """Tells the service again and again that this process is there, whatever its work is busy with."""
+    while True:
+        try:
+            send(types_pb2.Event(heartbeat=types_pb2.Heartbeat()))
+        except OSError:  # the pipe is closed: the last event was sent
+            return
+        time.sleep(HEARTBEAT_SECONDS)
+
+
 def _told(error: BaseException, folder: Path) -> CutoffError:
     """The error the run ends with. What cutoff did not raise itself leaves its traceback in the log, if it can."""
     if isinstance(error, Stopped):
@@ -106,7 +124,7 @@ def _told(error: BaseException, folder: Path) -> CutoffError:
         with contextlib.suppress(OSError):
             traceback.print_exception(error)
     return as_cutoff_error(error, str(folder)) or CutoffError(
-        f"{type(error).__name__}: {error}", f"this is a bug in cutoff; the traceback is in {folder}/log.txt"
+        f"{type(error).__name__}: {error}", f"this is a bug in cutoff; the traceback is in {folder}/{LOG}"
     )
 
 

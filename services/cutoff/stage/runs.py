@@ -1,7 +1,8 @@
 """The runs of one stage service: started once per key, watched by whoever asks, stopped, reported when they die.
 
 A run is one child process. Its events are kept, so that a caller who comes back (a restarted coordinator)
-gets what was missed and goes on from there. A run that nobody watches for the length of its lease stops.
+gets what was missed and goes on from there. A run that nobody watches for the length of its lease stops, and so does
+one whose process says nothing for that long, and one that a newer attempt takes the place of.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cutoff.artifacts import Roots, attempt_folder, sweep_partials
-from cutoff.errors import Cancelled, CutoffError, Killed, NotFound, Unavailable
+from cutoff.errors import Cancelled, CutoffError, Killed, Lost, NotFound, Refused, Unavailable
 from cutoff.process import resident_bytes, stop_group
 from cutoff.rpc import failure_of
 from cutoff.stage import measures
-from cutoff.stage.child import Assignment, run_child
+from cutoff.stage.child import LOG, Assignment, run_child
+from cutoff.stage.lease import HEARTBEAT_SECONDS, LEASE_SECONDS
 from cutoff.telemetry import logger
 from cutoff.v1 import run_pb2, types_pb2
 
@@ -45,8 +47,10 @@ class Limits:
 
     grace: float = 60.0
     """Between SIGTERM and SIGKILL: long enough to clean up."""
-    lease: float = 600.0
-    """How long a run goes on with nobody watching."""
+    lease: float = LEASE_SECONDS
+    """How long a run goes on with nobody watching, or with a process that says nothing."""
+    heartbeat: float = HEARTBEAT_SECONDS
+    """Between two heartbeats to whoever watches a run of which there is no news."""
     exit: float = 10.0
     """Between a child's last event and its end."""
     linger: float = 60.0
@@ -71,7 +75,10 @@ class _Run:
     stopped_for: CutoffError | None = None
     """Why it was told to stop, if it was."""
     watchers: int = 0
-    unwatched_since: float = field(default_factory=time.monotonic)
+    watched: float = field(default_factory=time.monotonic)
+    """When a watcher last took something; one that is gone may be noticed later (this process was stopped, say)."""
+    heard: float = field(default_factory=time.monotonic)
+    """When its process last said something."""
 
     @property
     def pid(self) -> int:
@@ -138,12 +145,19 @@ class Runs:
             request: A proto with a RunHeader field `run`.
             target: "module:function" of the work.
 
+        An event without news is a heartbeat: the run is there.
+
         Raises:
             InvalidInput: The key holds no plain names.
             Unavailable: The service is stopping.
+            Lost: The run began in an earlier life of this service, and ended with it.
+            Refused: A newer attempt has taken its place.
         """
         await self.warm_up()
-        run = self._runs.get(_key(request.run.key)) or self._start(request, target)
+        run = self._runs.get(_key(request.run.key))
+        if run is None:
+            await self._stop_earlier(request.run.key)
+            run = self._runs.get(_key(request.run.key)) or self._start(request, target)
         async for event in self._watch(run, request.run.after_sequence):
             yield event
 
@@ -170,6 +184,18 @@ class Runs:
         stopping = Unavailable("the service was stopped")
         await asyncio.gather(*(self._stop(run, stopping) for run in self._runs.values()))
 
+    async def _stop_earlier(self, key: types_pb2.RunKey) -> None:
+        """Stops what is left of attempts that a new one takes the place of: they hold the device it needs.
+
+        Raises:
+            Refused: The attempt itself has been replaced.
+        """
+        others = [run for run in self._runs.values() if (run.key.job, run.key.stage) == (key.job, key.stage)]
+        if any(run.key.attempt > key.attempt for run in others):
+            raise Refused(f"a newer attempt has taken the place of {_name(key)}")
+        replaced = Cancelled("a newer attempt took its place")
+        await asyncio.gather(*(self._stop(run, replaced) for run in others if not run.ended))
+
     def _start(self, request: Any, target: str) -> _Run:
         if self._closing:
             raise Unavailable("the service is stopping", "retry when it is back")
@@ -177,6 +203,8 @@ class Runs:
         if _key(key) in self._never:
             raise Cancelled(f"the run {_name(key)} was cancelled before it began")
         folder = attempt_folder(self._roots.artifacts, key.job, key.stage, key.attempt)
+        if (folder / LOG).exists():
+            raise Lost(f"the run {_name(key)} was lost with an earlier life of this service", "it is tried again")
         assignment = Assignment(self._service, target, request, self._roots, self._locks)
         events, child_events = self._context.Pipe(duplex=False)
         child_lifeline, lifeline = self._context.Pipe(duplex=False)
@@ -200,6 +228,9 @@ class Runs:
         last: types_pb2.Event | None = None
         try:
             for event in _received(events, run.process):
+                run.heard = time.monotonic()
+                if event.HasField("heartbeat"):
+                    continue
                 if event.WhichOneof("kind") in ("finished", "failed"):
                     last = event
                 else:
@@ -236,8 +267,11 @@ class Runs:
         _LOG.info("run ended", job=run.key.job, stage=run.key.stage, attempt=run.key.attempt, outcome=outcome)
 
     async def _sample(self, run: _Run) -> None:
-        """Measures a run's memory while it runs."""
+        """Measures a run's memory while it runs, and stops it when its process says nothing any more."""
         while not run.ended:
+            if time.monotonic() - run.heard > self._limits.lease:
+                await self._stop(run, Lost(f"the run's process said nothing for {self._limits.lease:g} s"))
+                return
             measures.MEMORY.labels(run.key.job, run.key.stage).set(await asyncio.to_thread(resident_bytes, run.pid))
             await asyncio.sleep(self._limits.sample)
 
@@ -253,26 +287,38 @@ class Runs:
 
     async def _watch(self, run: _Run, after: int) -> AsyncIterator[types_pb2.Event]:
         run.watchers += 1
+        run.watched = time.monotonic()
         try:
+            if after >= len(run.events) and not run.ended and after:
+                yield _heartbeat()  # who comes back hears at once that the run is there
             while True:
                 for event in run.events[after:]:
                     after += 1
                     yield event
+                    run.watched = time.monotonic()
                 if run.ended and after >= len(run.events):
                     return
-                async with run.news:
-                    if len(run.events) <= after:
-                        await run.news.wait()
+                if not await self._news_of(run, after):
+                    yield _heartbeat()
+                run.watched = time.monotonic()
         finally:
             run.watchers -= 1
-            run.unwatched_since = time.monotonic()
             if not run.watchers and not run.ended:
                 self._background(self._expire(run))
+
+    async def _news_of(self, run: _Run, after: int) -> bool:
+        """Waits for events of a run after a sequence number; returns False when it is time for a heartbeat."""
+        try:
+            async with asyncio.timeout(self._limits.heartbeat), run.news:
+                await run.news.wait_for(lambda: len(run.events) > after)
+        except TimeoutError:
+            return False
+        return True
 
     async def _expire(self, run: _Run) -> None:
         """Stops a run whose callers have all gone, unless one comes back within the lease."""
         while not run.watchers and not run.ended:
-            left = run.unwatched_since + self._limits.lease - time.monotonic()
+            left = run.watched + self._limits.lease - time.monotonic()
             if left <= 0:
                 await self._stop(run, Unavailable("nobody watched the run for the length of its lease"))
                 return
@@ -306,6 +352,10 @@ def _received(events: Connection, process: multiprocessing.process.BaseProcess) 
             yield types_pb2.Event.FromString(events.recv_bytes())
         except (EOFError, OSError, DecodeError):
             return
+
+
+def _heartbeat() -> types_pb2.Event:
+    return types_pb2.Event(heartbeat=types_pb2.Heartbeat())
 
 
 def _death(run: _Run) -> types_pb2.Event:

@@ -241,7 +241,7 @@ class Job(_message.Message):
     def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[Job.State, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., failure: _Optional[_Union[_types_pb2.Failure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., last_sequence: _Optional[int] = ...) -> None: ...
 
 class Attempt(_message.Message):
-    __slots__ = ("key", "state", "create_time", "start_time", "end_time", "progress", "failure", "artifacts", "result", "last_event")
+    __slots__ = ("key", "state", "create_time", "start_time", "end_time", "progress", "failure", "artifacts", "result", "last_event", "order")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Attempt.State]
@@ -266,6 +266,7 @@ class Attempt(_message.Message):
     ARTIFACTS_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     LAST_EVENT_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
     key: _types_pb2.RunKey
     state: Attempt.State
     create_time: _timestamp_pb2.Timestamp
@@ -276,7 +277,16 @@ class Attempt(_message.Message):
     artifacts: _containers.RepeatedCompositeFieldContainer[_types_pb2.Artifact]
     result: _struct_pb2.Struct
     last_event: int
-    def __init__(self, key: _Optional[_Union[_types_pb2.RunKey, _Mapping]] = ..., state: _Optional[_Union[Attempt.State, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., progress: _Optional[_Union[_types_pb2.Progress, _Mapping]] = ..., failure: _Optional[_Union[_types_pb2.Failure, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[_types_pb2.Artifact, _Mapping]]] = ..., result: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., last_event: _Optional[int] = ...) -> None: ...
+    order: InstallOrder
+    def __init__(self, key: _Optional[_Union[_types_pb2.RunKey, _Mapping]] = ..., state: _Optional[_Union[Attempt.State, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., progress: _Optional[_Union[_types_pb2.Progress, _Mapping]] = ..., failure: _Optional[_Union[_types_pb2.Failure, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[_types_pb2.Artifact, _Mapping]]] = ..., result: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., last_event: _Optional[int] = ..., order: _Optional[_Union[InstallOrder, _Mapping]] = ...) -> None: ...
+
+class InstallOrder(_message.Message):
+    __slots__ = ("quant_type", "replace")
+    QUANT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    quant_type: str
+    replace: bool
+    def __init__(self, quant_type: _Optional[str] = ..., replace: _Optional[bool] = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("evaluations", "installed_path", "installed_sha256", "missed")
@@ -405,6 +415,18 @@ class CancelJobRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class CancelJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class RetryJobRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class RetryJobResponse(_message.Message):
     __slots__ = ("job",)
     JOB_FIELD_NUMBER: _ClassVar[int]
     job: Job

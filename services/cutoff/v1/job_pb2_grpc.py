@@ -59,6 +59,11 @@ class JobServiceStub:
                 request_serializer=cutoff_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=cutoff_dot_v1_dot_job__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.RetryJob = channel.unary_unary(
+                '/cutoff.v1.JobService/RetryJob',
+                request_serializer=cutoff_dot_v1_dot_job__pb2.RetryJobRequest.SerializeToString,
+                response_deserializer=cutoff_dot_v1_dot_job__pb2.RetryJobResponse.FromString,
+                _registered_method=True)
         self.InstallJob = channel.unary_unary(
                 '/cutoff.v1.JobService/InstallJob',
                 request_serializer=cutoff_dot_v1_dot_job__pb2.InstallJobRequest.SerializeToString,
@@ -109,6 +114,14 @@ class JobServiceServicer:
 
     def CancelJob(self, request, context):
         """Asks the job to stop; returns at once with the job as it is then. Watch it to see it end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryJob(self, request, context):
+        """Goes on with a job that failed or was cancelled: from the stages that succeeded, and training from its newest
+        whole checkpoint. A job that has not ended is returned as it is; FAILED_PRECONDITION for one that succeeded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,6 +178,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=cutoff_dot_v1_dot_job__pb2.CancelJobRequest.FromString,
                     response_serializer=cutoff_dot_v1_dot_job__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'RetryJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryJob,
+                    request_deserializer=cutoff_dot_v1_dot_job__pb2.RetryJobRequest.FromString,
+                    response_serializer=cutoff_dot_v1_dot_job__pb2.RetryJobResponse.SerializeToString,
             ),
             'InstallJob': grpc.unary_unary_rpc_method_handler(
                     servicer.InstallJob,
@@ -317,6 +335,33 @@ class JobService:
             '/cutoff.v1.JobService/CancelJob',
             cutoff_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
             cutoff_dot_v1_dot_job__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cutoff.v1.JobService/RetryJob',
+            cutoff_dot_v1_dot_job__pb2.RetryJobRequest.SerializeToString,
+            cutoff_dot_v1_dot_job__pb2.RetryJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from prometheus_client import REGISTRY
 
+from cutoff.artifacts import counting
 from cutoff.coordinator.job import OPEN
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
@@ -17,7 +18,7 @@ MISSED = {"sets": {"validation": {"missed_minimum": ["retain accuracy 0.5 is bel
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr("cutoff.coordinator.attempts.RETRIES", (0.0, 0.0))
+    monkeypatch.setattr("cutoff.coordinator.patience.RETRIES", (0.0, 0.0))
 
 
 @pytest.fixture
@@ -180,15 +181,59 @@ def test_an_installation_is_taken_up_by_the_next_coordinator(store, below):
     assert removed.sha256 == RESULTS["install"]["sha256"]
 
 
-def test_an_installation_that_was_lost_is_not_begun_again_by_itself(store, below):
-    """What it was asked for is not known any more: the user says it again."""
+def test_an_installation_that_was_lost_is_begun_again_by_the_next_coordinator(store, below):
+    """Its file may lie in LM Studio: the second one finds it there, and the job knows of it."""
     begun_and_left(store, below)
+    script = Script()
+    job = taken_up(store, script, below)
+    [call] = script.calls
+    assert (call.request.run.key.attempt, call.request.quant_type, call.request.spec.replace) == (2, "q8_0", False)
+    assert [attempt.failure.reason for attempt in job.attempts[-2:]] == ["LOST", ""]
+    assert job.result.installed_sha256
+
+
+def test_of_one_that_an_earlier_version_began_it_is_not_known_what_was_asked_for(store, below):
+    begun_and_left(store, below)
+    store.change(below, _without_order)
     script = Script()
     job = taken_up(store, script, below)
     assert script.calls == []
     assert job.attempts[-1].failure.reason == "KILLED"
     assert "ask for it again" in job.attempts[-1].failure.remedy
     assert not job.result.installed_path
+
+
+def _without_order(job):
+    job.attempts[-1].ClearField("order")
+    return job
+
+
+def test_the_attempt_that_installs_counts_and_one_that_was_given_up_does_not(store, below):
+    begun_and_left(store, below)
+    script = Script(install=["hang"])
+    stage = script.artifacts / below / "install"
+
+    async def main():
+        jobs = Jobs(Journal(store), script.services())
+        jobs.take_up()
+        while not script.calls:
+            await asyncio.sleep(0.01)
+        with counting(stage, 2):
+            pass
+        with pytest.raises(Refused), counting(stage, 1):
+            pass
+        await jobs.suspend()
+        with counting(stage, 2):
+            pass  # nobody gave it up
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_of_an_installation_that_is_given_up_none_counts(store, below):
+    script = Script(install=["lost"] * 9)
+    installing(store, script, (below, "", False))
+    with pytest.raises(Refused), counting(script.artifacts / below / "install", 1):
+        pass
 
 
 def test_no_series_of_the_job_is_left(store, below):

@@ -50,6 +50,9 @@ def test_names_are_unique_and_readable(job):
 def test_attempts_are_numbered_per_stage(job):
     job, train = with_attempt(job, "train")
     job, merge = with_attempt(job, "merge")
+    with pytest.raises(IllegalTransition, match="has not ended"):
+        with_attempt(job, "train")
+    job = with_event(job, train, types_pb2.Event(failed=types_pb2.Failure(reason="LOST")))
     job, again = with_attempt(job, "train")
     assert (train.attempt, merge.attempt, again.attempt) == (1, 1, 2)
     assert newest_attempt(job, "train").key == again
@@ -81,3 +84,26 @@ def test_a_failed_event_ends_the_attempt(job, reason, state):
     job = with_event(job, key, types_pb2.Event(failed=types_pb2.Failure(reason=reason)))
     assert job.attempts[0].state == state
     assert job.attempts[0].failure.reason == reason
+
+
+def test_a_job_that_ends_leaves_nothing_open(job):
+    job, _ = with_attempt(moved(job, Job.STATE_RUNNING), "train")
+    job = moved(job, Job.STATE_FAILED, types_pb2.Failure(reason="UNAVAILABLE"))
+    assert job.attempts[0].state == job_pb2.Attempt.STATE_FAILED
+    assert job.attempts[0].failure.reason == "UNAVAILABLE"
+
+
+def test_scores_come_with_the_event_that_ends_the_evaluation(job):
+    job, key = with_attempt(job, "evaluate-merged")
+    finished = types_pb2.Event(finished=types_pb2.Finished())
+    finished.finished.result.update({"sets": {"validation": {"retain_correct": {"count": 3, "total": 4}}}})
+    job = with_event(job, key, finished)
+    [evaluation] = job.result.evaluations
+    assert (evaluation.target, evaluation.retain_correct.count) == ("merged", 3)
+
+
+def test_what_was_installed_comes_with_the_event_that_ends_the_installation(job):
+    job, key = with_attempt(job, "install")
+    finished = types_pb2.Event(finished=types_pb2.Finished())
+    finished.finished.result.update({"path": "/models/m.gguf", "sha256": "1" * 64})
+    assert with_event(job, key, finished).result.installed_sha256 == "1" * 64

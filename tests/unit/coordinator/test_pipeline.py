@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +58,7 @@ class Script:
         self.checked = []
         self.uninstalled = []
         self.list_errors = []
+        self.artifacts = Path(tempfile.mkdtemp())
 
     async def drive(self, call):
         stage = call.request.run.key.stage
@@ -106,7 +109,9 @@ class Script:
 
     def services(self):
         addresses = Addresses("trainer:1", "merger:1", "gguf-converter:1", "evaluator:1")
-        return Services(addresses, self.drive, self.cancel, self.list_runs, self.check_install, self.uninstall)
+        return Services(
+            addresses, self.drive, self.cancel, self.list_runs, self.check_install, self.uninstall, self.artifacts
+        )
 
 
 def run_job(store, spec, script, meanwhile=None):
@@ -126,7 +131,8 @@ def run_job(store, spec, script, meanwhile=None):
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr("cutoff.coordinator.attempts.RETRIES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("cutoff.coordinator.patience.RETRIES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("cutoff.coordinator.attempts._ASKING", (0.0,))
 
 
 def test_all_stages_in_order_and_the_result(store, spec):
@@ -266,7 +272,7 @@ def test_a_training_lost_with_its_service_goes_on_from_its_newest_checkpoint(sto
     trains = [call.request for call in script.calls if call.request.run.key.stage == "train"]
     assert [request.run.key.attempt for request in trains] == [1, 2]
     assert [request.resume_from for request in trains] == ["", "jobs/x/train/1/checkpoint-5"]
-    assert job.attempts[1].failure.reason == "UNAVAILABLE"
+    assert job.attempts[1].failure.reason == "LOST"
 
 
 def test_a_checkpoint_the_job_names_is_not_taken_for_an_earlier_attempts(store, spec):
@@ -495,4 +501,4 @@ def test_a_restart_starts_a_lost_run_anew(store, spec):
     script, after = asyncio.run(main())
     assert after.state == job_pb2.Job.STATE_SUCCEEDED
     assert script.calls[0].request.run.key.attempt == 2
-    assert after.attempts[0].failure.reason == "UNAVAILABLE"
+    assert after.attempts[0].failure.reason == "LOST"

@@ -15,7 +15,7 @@ LOST = types_pb2.Failure(reason="UNAVAILABLE", message="gone", retryable=True)
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr("cutoff.coordinator.attempts.RETRIES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("cutoff.coordinator.patience.RETRIES", (0.0, 0.0, 0.0))
 
 
 def told(script: Script) -> job_pb2.Job:

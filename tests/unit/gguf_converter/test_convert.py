@@ -11,7 +11,7 @@ from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 from sentencepiece import sentencepiece_model_pb2
 
-from cutoff.artifacts import Roots, sha256_of
+from cutoff.artifacts import Roots, let_count, sha256_of
 from cutoff.artifacts import disk as disk_module
 from cutoff.errors import CheckFailed, DiskFull, InvalidInput, NotFound, ProgramFailed, Refused
 from cutoff.gguf_converter import work
@@ -434,6 +434,7 @@ def test_the_services_runs_convert_and_install(llama: LlamaCpp, model: Path, tmp
     request = gguf_converter_pb2.InstallRequest(
         spec=job_pb2.InstallSpec(model_name="tiny"), gguf=file["path"], sha256=file["sha256"], quant_type="q4_k_m"
     )
+    let_count(artifacts / "jobs/j/install", 1)
     installed = work.install(request, run("install"))
     assert installed["path"] == str(tmp_path / "models/local/tiny/tiny-Q4_K_M.gguf")
     assert (installed["sha256"], installed["changed"]) == (file["sha256"], True)

@@ -1,7 +1,8 @@
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -282,8 +283,11 @@ def test_a_replacement_that_was_killed_is_finished_by_whoever_asks_for_the_same_
 
 
 def test_an_attempt_that_no_longer_counts_is_stopped_before_the_rename(tmp_path: Path, models: Path) -> None:
-    def fenced() -> None:
+    @contextmanager
+    def fenced() -> Iterator[None]:
         assert tree(models) == ["local/temporal/.temporal-Q4_K_M.gguf.partial"]
+        if not models.is_dir():
+            yield
         raise Refused("another attempt counts")
 
     gguf = write_gguf(tmp_path / "a.gguf")
@@ -301,8 +305,10 @@ def test_what_a_user_puts_there_during_the_copy_stays(
     mine = models / "local/temporal" / name
     gguf = write_gguf(tmp_path / "a.gguf")
 
-    def meanwhile() -> None:
+    @contextmanager
+    def meanwhile() -> Iterator[None]:
         write_gguf(mine, seed=9)
+        yield
 
     def install() -> None:
         install_gguf(gguf, "q4_k_m", models, spec, tmp_path / "records", silent(), still_counts=meanwhile)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cutoff.artifacts import Roots, sha256_of
+from cutoff.artifacts import Roots, let_count, sha256_of
 from cutoff.errors import CutoffError, NotFound, Unavailable
 from cutoff.gguf_converter import work
 from cutoff.gguf_converter.lmstudio import Verdict, ask, ask_configured
@@ -65,7 +65,9 @@ def test_what_is_installed_is_what_lm_studio_loads(
     )
     roots = Roots(tmp_path, tmp_path, lmstudio.models, tmp_path)
     key = types_pb2.RunKey(job="j", stage="install", attempt=1)
-    result = work.install(request, RunContext(key, tmp_path, roots, (), silent()))
+    folder = tmp_path / "jobs/j/install/1"
+    let_count(folder.parent, 1)
+    result = work.install(request, RunContext(key, folder, roots, (), silent()))
     assert result["lmstudio"]["verdict"] == "answered"
     assert result["lmstudio"]["key"] == "temporal-unlearn", "what the document has users load"
     assert lmstudio.calls[2][1]["input"] == QUESTION

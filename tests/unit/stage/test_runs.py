@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from cutoff.artifacts import Roots
-from cutoff.errors import Cancelled, NotFound
+from cutoff.errors import Cancelled, Lost, NotFound, Refused
 from cutoff.stage.runs import Limits, Runs
 from cutoff.v1 import merger_pb2, types_pb2
 
@@ -29,15 +29,16 @@ def preload(request) -> tuple[str, ...]:
     return ("cutoff.stage.child",) if request.param == "forkserver" else ()
 
 
-def make_request(devices=(), after=0, attempt=1) -> merger_pb2.MergeRequest:
+def make_request(devices=(), after=0, attempt=1, job="j1") -> merger_pb2.MergeRequest:
     header = types_pb2.RunHeader(
-        key={"job": "j1", "stage": "merge", "attempt": attempt}, devices=devices, after_sequence=after
+        key={"job": job, "stage": "merge", "attempt": attempt}, devices=devices, after_sequence=after
     )
     return merger_pb2.MergeRequest(run=header)
 
 
 async def collect(runs: Runs, request, target: str) -> list[types_pb2.Event]:
-    return [event async for event in runs.run(request, f"{WORK}:{target}")]
+    events = [event async for event in runs.run(request, f"{WORK}:{target}")]
+    return [event for event in events if not event.HasField("heartbeat")]
 
 
 async def first_log(runs: Runs, request, target: str) -> types_pb2.Event:
@@ -142,14 +143,85 @@ def test_a_run_nobody_watches_stops_after_its_lease(roots, preload, tmp_path):
     asyncio.run(main())
 
 
+def test_who_watches_hears_that_a_run_without_news_is_there(roots, tmp_path):
+    async def main():
+        limits = Limits(grace=0.5, heartbeat=0.1)
+        runs = Runs("merger", roots, tmp_path / "locks", ("cutoff.stage.child",), limits)
+        heard = []
+        async for event in runs.run(make_request(), f"{WORK}:hang"):
+            heard.append(event)
+            if [each.HasField("heartbeat") for each in heard[-3:]] == [True] * 3 and len(heard) > 5:
+                break
+        assert {event.sequence for event in heard if event.HasField("heartbeat")} == {0}
+        told = [event.sequence for event in heard if not event.HasField("heartbeat")]
+        assert told == list(range(1, len(told) + 1))
+        async for event in runs.run(make_request(after=len(told)), f"{WORK}:hang"):
+            assert event.HasField("heartbeat"), "who comes back hears at once"
+            break
+        await runs.close()
+
+    asyncio.run(main())
+
+
+def test_a_run_whose_process_says_nothing_is_stopped(roots, tmp_path, monkeypatch):
+    async def main():
+        limits = Limits(grace=0.5, lease=1.0, sample=0.1)
+        runs = Runs("merger", roots, tmp_path / "locks", ("cutoff.stage.child",), limits)
+        watcher = asyncio.create_task(collect(runs, make_request(), "hang"))
+        await first_log(runs, make_request(), "hang")
+        [run] = runs.all()
+        os.kill(run.pid, signal.SIGSTOP)
+        last = (await asyncio.wait_for(watcher, 30))[-1]
+        assert last.failed.reason == "LOST"
+        assert children_of_run(run.pid) == []
+
+    asyncio.run(main())
+
+
+def test_a_newer_attempt_takes_the_place_of_one_that_still_runs(roots, tmp_path):
+    async def main():
+        runs = Runs("merger", roots, tmp_path / "locks", ("cutoff.stage.child",), Limits(grace=0.5))
+        older = asyncio.create_task(collect(runs, make_request(devices=["cuda:3"]), "hang"))
+        await first_log(runs, make_request(), "hang")
+        newer = await collect(runs, make_request(devices=["cuda:3"], attempt=2), "count")
+        assert newer[-1].HasField("finished"), "its device was free"
+        assert (await older)[-1].failed.reason == "CANCELLED"
+        late = await collect(runs, make_request(), "count")
+        assert late[-1].failed.reason == "CANCELLED", "it is told how it ended, and not begun again"
+
+    asyncio.run(main())
+
+
+def test_an_attempt_that_was_replaced_before_it_began_is_refused(roots, tmp_path):
+    async def main():
+        runs = Runs("merger", roots, tmp_path / "locks", ("cutoff.stage.child",))
+        await collect(runs, make_request(attempt=2), "count")
+        with pytest.raises(Refused, match="newer attempt"):
+            await collect(runs, make_request(), "count")
+
+    asyncio.run(main())
+
+
+def test_a_key_never_names_two_runs(roots, tmp_path):
+    """A service that was restarted does not know the run; its folder does."""
+
+    async def life():
+        runs = Runs("merger", roots, tmp_path / "locks", ("cutoff.stage.child",))
+        return await collect(runs, make_request(), "count")
+
+    asyncio.run(life())
+    with pytest.raises(Lost, match="earlier life"):
+        asyncio.run(life())
+
+
 def test_one_device_is_never_shared(roots, preload, tmp_path):
     async def main():
         runs = Runs("merger", roots, tmp_path / "locks", preload, Limits(grace=0.5))
         await first_log(runs, make_request(devices=["cuda:3"]), "hang")
-        refused = await collect(runs, make_request(devices=["cuda:3"], attempt=2), "count")
+        refused = await collect(runs, make_request(devices=["cuda:3"], job="j2"), "count")
         assert refused[-1].failed.reason == "DEVICE_BUSY"
         await runs.cancel(make_request().run.key)
-        again = await collect(runs, make_request(devices=["cuda:3"], attempt=3), "count")
+        again = await collect(runs, make_request(devices=["cuda:3"], job="j3"), "count")
         assert dict(again[-1].finished.result)["visible"] == "3"
 
     asyncio.run(main())
