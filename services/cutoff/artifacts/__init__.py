@@ -2,6 +2,7 @@
 
 from cutoff.artifacts.disk import GIB, require_space, size_on_disk
 from cutoff.artifacts.folders import Roots, attempt_folder, inside
+from cutoff.artifacts.identity import artifacts_id, name_artifacts
 from cutoff.artifacts.publish import (
     MANIFEST,
     Published,
@@ -17,9 +18,11 @@ __all__ = [
     "MANIFEST",
     "Published",
     "Roots",
+    "artifacts_id",
     "attempt_folder",
     "describe",
     "inside",
+    "name_artifacts",
     "publishing",
     "publishing_folder",
     "require_space",
