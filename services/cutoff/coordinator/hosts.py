@@ -20,6 +20,9 @@ from cutoff.v1 import job_pb2, run_pb2, types_pb2
 FIRST_HOST = "head"
 """The name of the coordinator's host, unless CUTOFF_HOST gives it another."""
 
+HOST_LABEL = "cutoff-host"
+"""The label of a Ray node that carries its host's name."""
+
 ANY_HOST = "any"
 """As CUTOFF_MODELS_HOST: every host has the same models folder."""
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cutoff.coordinator.hosts import Addresses, Hosts, Place, check_shared, cpu_slots, host_name
+from cutoff.coordinator.hosts import HOST_LABEL, Addresses, Hosts, Place, check_shared, cpu_slots, host_name
 from cutoff.errors import CutoffError, Refused, Unavailable
 from cutoff.rpc import ClientSecurity, Peer, failure_of
 from cutoff.v1 import types_pb2
@@ -28,9 +28,6 @@ os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported, and l
 import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-HOST_LABEL = "cutoff-host"
-"""The label of a Ray node that carries its host's name."""
 
 _RETURN_SECONDS = 120.0
 """How long a host is waited for whose services answer, but whose Ray worker is gone: longer than it takes a worker
