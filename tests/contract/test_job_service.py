@@ -8,7 +8,8 @@ import pytest
 
 from cutoff.artifacts import Roots
 from cutoff.coordinator import admission
-from cutoff.coordinator.attempts import Addresses, Services
+from cutoff.coordinator.attempts import Services
+from cutoff.coordinator.hosts import Addresses
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.service import JobServicer

@@ -29,17 +29,21 @@ class Merger(merger_pb2_grpc.MergerServiceServicer):
 
 
 @pytest.fixture
-def runs(loop, tmp_path, monkeypatch):
+def roots(tmp_path):
+    return Roots(tmp_path / "datasets", tmp_path / "artifacts", tmp_path / "models", tmp_path / "cache")
+
+
+@pytest.fixture
+def runs(loop, roots, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    roots = Roots(tmp_path / "datasets", tmp_path / "artifacts", tmp_path / "models", tmp_path / "cache")
     runs = Runs("merger", roots, tmp_path / "locks", ("cutoff.stage.child",), Limits(grace=0.5))
     yield runs
     asyncio.run_coroutine_threadsafe(runs.close(), loop).result(30)
 
 
 @pytest.fixture
-def port(reach, runs):
-    servicers = {"MergerService": Merger(runs), "RunService": RunServicer(runs)}
+def port(reach, runs, roots):
+    servicers = {"MergerService": Merger(runs), "RunService": RunServicer(runs, roots)}
     adders = {
         "MergerService": merger_pb2_grpc.add_MergerServiceServicer_to_server,
         "RunService": run_pb2_grpc.add_RunServiceServicer_to_server,

@@ -3,6 +3,7 @@
 from cutoff.artifacts.disk import GIB, require_space, size_on_disk
 from cutoff.artifacts.fence import NOBODY, counting, let_count
 from cutoff.artifacts.folders import Roots, attempt_folder, inside
+from cutoff.artifacts.identity import artifacts_id, name_artifacts
 from cutoff.artifacts.publish import (
     MANIFEST,
     Published,
@@ -19,11 +20,13 @@ __all__ = [
     "NOBODY",
     "Published",
     "Roots",
+    "artifacts_id",
     "attempt_folder",
     "counting",
     "describe",
     "inside",
     "let_count",
+    "name_artifacts",
     "publishing",
     "publishing_folder",
     "require_space",

@@ -2,6 +2,7 @@
 
     DIR/ca/            the authority's certificate and key; no service reads them
     DIR/<service>/     tls.crt, tls.key, ca.crt; for the coordinator also token and ray-token
+    DIR/ray-worker/    tls.crt, tls.key, ca.crt and ray-token: what a further host's Ray worker shows
     DIR/client/        token and ca.crt: what a user's machine needs
     DIR/grafana/       password: that of Grafana's user admin
 
@@ -24,6 +25,7 @@ from cutoff.client.certificates import Certificate, issue, make_authority, still
 from cutoff.errors import Fault, InvalidInput, Refused
 
 COORDINATOR = "coordinator"
+RAY_WORKER = "ray-worker"
 STAGE_SERVICES = ("trainer", "merger", "gguf-converter", "evaluator")
 
 
@@ -53,10 +55,11 @@ def init(folder: Path, hosts: Sequence[str] = (), owner: tuple[int, int] | None 
     writing = _Writing(folder, owner)
     authority = _authority(writing)
     _certificate(writing, COORDINATOR, authority, hosts)
-    for service in STAGE_SERVICES:
+    for service in (*STAGE_SERVICES, RAY_WORKER):
         _certificate(writing, service, authority, ())
     token = writing.keep_or_write(f"{COORDINATOR}/token", _new_token)
-    writing.keep_or_write(f"{COORDINATOR}/ray-token", _new_token)
+    ray_token = writing.keep_or_write(f"{COORDINATOR}/ray-token", _new_token)
+    writing.write_if_other(f"{RAY_WORKER}/ray-token", ray_token, secret=True)
     writing.keep_or_write("grafana/password", _new_token)
     writing.write_if_other("client/token", token, secret=True)
     writing.write_if_other("client/ca.crt", authority.certificate, secret=False)
@@ -64,7 +67,7 @@ def init(folder: Path, hosts: Sequence[str] = (), owner: tuple[int, int] | None 
 
 
 def _check_hosts(hosts: Sequence[str]) -> None:
-    taken = {COORDINATOR, *STAGE_SERVICES}
+    taken = {COORDINATOR, RAY_WORKER, *STAGE_SERVICES}
     faults = [Fault("host", f"{host} is the name of a service", "leave it out") for host in hosts if host in taken]
     if faults:
         raise InvalidInput(faults)

@@ -1,8 +1,9 @@
 """Runs the stages of one job as attempts: retries what may be retried, attaches to what still runs, stops the rest.
 
 An attempt is open from the row that announces it to the event that ends it. Whatever happens to the stream
-between, an open attempt is taken up again by its key: its service still has the run, or it is lost. A service that
-does not answer is asked for the length of the lease; after it the run has stopped by itself.
+between, an open attempt is taken up again by its key, on the host where it is: its service still has the run, or it
+is lost. A service that does not answer is asked for the length of the lease; after it the run has stopped by itself.
+An attempt whose host is lost is lost with it, and the next one goes where there is room.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
 
 from cutoff.artifacts import NOBODY, attempt_folder, let_count
+from cutoff.coordinator.hosts import Addresses, Hosts, Place, with_place
 from cutoff.coordinator.job import OPEN, attempt_of, newest_attempt
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.patience import heard, patiently
@@ -53,28 +55,18 @@ _METHODS: Mapping[str, tuple[str, str, Any]] = {
     "prepare": ("trainer", "TrainerService/Prepare", trainer_pb2.PrepareResponse),
     "train": ("trainer", "TrainerService/Train", trainer_pb2.TrainResponse),
     "merge": ("merger", "MergerService/Merge", merger_pb2.MergeResponse),
-    "convert": ("gguf_converter", "GgufConverterService/Convert", gguf_converter_pb2.ConvertResponse),
+    "convert": ("gguf-converter", "GgufConverterService/Convert", gguf_converter_pb2.ConvertResponse),
     "evaluate": ("evaluator", "EvaluatorService/Evaluate", evaluator_pb2.EvaluateResponse),
-    "card": ("gguf_converter", "GgufConverterService/WriteCard", gguf_converter_pb2.WriteCardResponse),
-    "install": ("gguf_converter", "GgufConverterService/Install", gguf_converter_pb2.InstallResponse),
+    "card": ("gguf-converter", "GgufConverterService/WriteCard", gguf_converter_pb2.WriteCardResponse),
+    "install": ("gguf-converter", "GgufConverterService/Install", gguf_converter_pb2.InstallResponse),
     "report": ("evaluator", "EvaluatorService/WriteReport", evaluator_pb2.WriteReportResponse),
 }
 """By stage: the service, its streaming method, and what that answers with."""
 
 
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where the stage services listen."""
-
-    trainer: str
-    merger: str
-    gguf_converter: str
-    evaluator: str
-
-    def of_stage(self, stage: str) -> str:
-        """Where a stage's runs are."""
-        service, _, _ = _METHODS[stage_kind(stage)]
-        return str(getattr(self, service))
+def service_of(stage: str) -> str:
+    """The stage service that runs a stage, by its name in compose.yaml."""
+    return _METHODS[stage_kind(stage)][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +74,21 @@ class Services:
     """The stage services, as attempts need them."""
 
     addresses: Addresses
+    """Of the coordinator's own host."""
     drive: Drive
-    cancel: Callable[[str, types_pb2.RunKey], Any]
-    """Awaitable: stops a run at a service."""
-    list_runs: Callable[[str], Any]
-    """Awaitable: the run_pb2.Run messages of a service."""
+    cancel: Callable[[str, str, types_pb2.RunKey], Any]
+    """Awaitable: stops a run; takes the service's address and name."""
+    list_runs: Callable[[str, str], Any]
+    """Awaitable: the run_pb2.Run messages of a service; takes its address and name."""
     check_install: Callable[[str, gguf_converter_pb2.CheckInstallRequest], Any]
     """Awaitable: raises when the model could not be installed."""
     uninstall: Callable[[str, gguf_converter_pb2.UninstallRequest], Any]
     """Awaitable: removes an installed model."""
     artifacts: Path
     """The artifacts root, where an attempt at installing finds whether it counts."""
+    hosts: Hosts = field(default_factory=Hosts)
+    artifacts_id: str = ""
+    """What the artifacts folder calls itself; every host must see the same."""
 
 
 class Attempts:
@@ -152,8 +148,7 @@ class Attempts:
         """
 
         async def once() -> Result:
-            runs: Sequence[run_pb2.Run] = await self._services.list_runs(self._services.addresses.of_stage(key.stage))
-            if not any(run.key == key for run in runs):
+            if not await self._runs_there(attempt_of(self._job(), key)):
                 raise Killed("the run was lost with its service; whether it was done is not known", "ask for it again")
             return _result(await self._drive(key, request, gpus=0))
 
@@ -180,31 +175,57 @@ class Attempts:
         newest = newest_attempt(self._job(), stage)
         if newest is None or newest.state not in OPEN:
             return self._journal.open_attempt(self._name, stage, order)
-        if newest.state == job_pb2.Attempt.STATE_WAITING or await self._is_there(newest.key):
-            return newest.key  # of one that began although nobody was told, the service says so (Lost)
-        _LOG.warning("an attempt was lost", job=self._name, stage=stage, attempt=newest.key.attempt)
-        await self._let_count(newest.key, NOBODY)
-        lost = _failed(Lost("the run was lost with its service", "it is tried again"))
-        return self._journal.replace_attempt(self._name, newest.key, lost, order)
+        if not await self._goes_on(newest):
+            _LOG.warning("an attempt was lost", job=self._name, stage=stage, attempt=newest.key.attempt)
+            await self._let_count(newest.key, NOBODY)
+            where = f"host {newest.host}" if await self._host_is_gone(newest) else "service"
+            lost = _failed(Lost(f"the run was lost with its {where}", "it is tried again"))
+            return self._journal.replace_attempt(self._name, newest.key, lost, order)
+        if self._services.hosts.is_far(newest) and not await self._services.hosts.returns(newest.host):
+            await self._cancel(newest.key, Lost(f"host {newest.host} has left the cluster", "it is tried again"))
+            return self._journal.open_attempt(self._name, stage, order)
+        return newest.key
 
-    async def _is_there(self, key: types_pb2.RunKey) -> bool:
-        """Whether a service still has a run. One that does not answer for the length of the lease has it no more."""
+    async def _goes_on(self, attempt: job_pb2.Attempt) -> bool:
+        """Whether an open attempt's service still has its run, or never had one.
+
+        A service that does not answer for the length of the lease has it no more; nor has one whose host is gone.
+        """
+        waits = attempt.state == job_pb2.Attempt.STATE_WAITING
+        if waits and not self._services.hosts.is_far(attempt):
+            return True  # of one that began although nobody was told, the service says so (Lost)
         loop = asyncio.get_running_loop()
         lease_ends = loop.time() + LEASE_SECONDS
         pauses = iter(_ASKING)
         while True:
             try:
-                runs: Sequence[run_pb2.Run] = await self._services.list_runs(
-                    self._services.addresses.of_stage(key.stage)
-                )
+                return await self._runs_there(attempt) or waits
             except Unavailable as error:
                 pause = next(pauses, _ASKING[-1])
-                if loop.time() + pause > lease_ends:
+                if loop.time() + pause > lease_ends or await self._host_is_gone(attempt):
                     return False
-                _LOG.warning("asking again for a run", job=self._name, stage=key.stage, message=error.message)
+                _LOG.warning("asking again for a run", job=self._name, stage=attempt.key.stage, message=error.message)
                 await asyncio.sleep(pause)
-            else:
-                return any(run.key == key for run in runs)
+
+    async def _runs_there(self, attempt: job_pb2.Attempt) -> bool:
+        """Whether the service still has an attempt's run.
+
+        Raises:
+            Unavailable: It does not answer.
+        """
+        service = service_of(attempt.key.stage)
+        runs: Sequence[run_pb2.Run] = await self._services.list_runs(self._address(attempt), service)
+        return any(run.key == attempt.key for run in runs)
+
+    async def _host_is_gone(self, attempt: job_pb2.Attempt) -> bool:
+        """Of an attempt whose service does not answer: whether its host has left the cluster, too."""
+        return self._services.hosts.is_far(attempt) and not await self._services.hosts.present(attempt.host)
+
+    def _address(self, attempt: job_pb2.Attempt) -> str:
+        """Where the service of an attempt listens; the coordinator's own services where it was not placed yet."""
+        if self._services.hosts.is_far(attempt):
+            return attempt.address
+        return self._services.addresses.of(service_of(attempt.key.stage))
 
     async def _drive(self, key: types_pb2.RunKey, request: Any, gpus: float) -> types_pb2.Event:
         """Starts a run or attaches to it, records its events, and returns the last.
@@ -213,13 +234,17 @@ class Attempts:
             Unavailable: The stream was lost, or nothing comes from it any more; the attempt stays open.
             StaleEvent: The attempt does not count any more.
         """
-        _, method, response = _METHODS[stage_kind(key.stage)]
-        address = self._services.addresses.of_stage(key.stage)
+        service, method, response = _METHODS[stage_kind(key.stage)]
         request.run.key.CopyFrom(key)
         request.run.after_sequence = self._last_event(key)
+
+        def placed(place: Place) -> None:
+            self._journal.change(self._name, lambda job: with_place(job, key, place))
+
+        host = attempt_of(self._job(), key).host or self._services.hosts.for_stage(key.stage)
         await self._let_count(key, key.attempt)
-        call = Call(address, method, request, response, gpus)
-        async with aclosing(heard(self._services.drive(call), address)) as events:
+        call = Call(service, method, request, response, gpus, host, self._services.artifacts_id, placed)
+        async with aclosing(heard(self._services.drive(call), f"the {service}")) as events:
             async for event in events:
                 if event.failed.reason == Unavailable.reason and not event.sequence:
                     raise error_of_failure(event.failed)  # of the call, not of the run
@@ -229,20 +254,27 @@ class Attempts:
                 self._journal.run_event(self._name, key, event)
                 if event.WhichOneof("kind") in ("finished", "failed"):
                     return event
-        raise Unavailable(f"{address} closed the stream of {key.stage}")
+        raise Unavailable(f"the {service} closed the stream of {key.stage}")
 
-    async def _cancel(self, key: types_pb2.RunKey) -> None:
-        """Stops a run and records that it was stopped, when no process of it is left."""
-        address = self._services.addresses.of_stage(key.stage)
+    async def _cancel(self, key: types_pb2.RunKey, why: CutoffError | None = None) -> None:
+        """Stops a run and records that it was stopped, when no process of it is left.
+
+        On a host that is gone nobody can be asked: if the run still goes on there, it ends with its lease.
+        """
+        attempt = attempt_of(self._job(), key)
 
         async def once() -> None:
             try:
-                await self._services.cancel(address, key)
+                await self._services.cancel(self._address(attempt), service_of(key.stage), key)
             except NotFound:
                 _LOG.info("was still waiting for its hardware", job=self._name, stage=key.stage)
+            except Unavailable:
+                if not await self._host_is_gone(attempt):
+                    raise
+                _LOG.warning("its host is gone", job=self._name, stage=key.stage, host=attempt.host)
 
         await patiently(once, f"cancelling {self._name} {key.stage}")
-        await self._fail(key, Cancelled("the run was cancelled"))
+        await self._fail(key, why or Cancelled("the run was cancelled"))
 
     async def _let_count(self, key: types_pb2.RunKey, attempt: int) -> None:
         """Says where an installation looks which attempt counts; see `artifacts.fence`."""

@@ -9,6 +9,8 @@ Environment:
     CUTOFF_GPUS: how many GPUs this host lends to jobs, where the coordinator itself sees none.
     CUTOFF_RETRY_SECONDS: the pauses before what failed for want of infrastructure is tried again; default "1 5 15".
     CUTOFF_RAY_HOST: the name by which other hosts reach this one's Ray.
+    CUTOFF_HOST: this host's name among several; default "head". CUTOFF_CPUS: how many attempts without a GPU it takes.
+    CUTOFF_MODELS_HOST: the host that installs, since it has the models folder; default this one. "any": all share it.
     CUTOFF_TRAINER_ADDRESS, CUTOFF_MERGER_ADDRESS, CUTOFF_GGUF_CONVERTER_ADDRESS, CUTOFF_EVALUATOR_ADDRESS
     The roots (`artifacts.Roots`) and the security variables (`rpc/security.py`).
 """
@@ -25,9 +27,10 @@ from pathlib import Path
 
 import grpc.aio
 
-from cutoff.artifacts import Roots
+from cutoff.artifacts import Roots, name_artifacts
 from cutoff.coordinator import admission, scheduler, stage_services
-from cutoff.coordinator.attempts import Addresses, Services
+from cutoff.coordinator.attempts import Services
+from cutoff.coordinator.hosts import Addresses
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.measures import watch_gpus
@@ -77,13 +80,15 @@ async def _serve(listen: str, roots: Roots, state: Path) -> None:
     store = Store(os.environ.get("CUTOFF_DATABASE_URL") or f"sqlite:///{state / 'jobs.db'}")
     journal = Journal(store)
     services = Services(
-        _addresses(),
+        Addresses.from_environment(),
         scheduler.drive,
         stage_services.cancel_run,
         stage_services.list_runs,
         stage_services.check_install,
         stage_services.uninstall,
         roots.artifacts,
+        scheduler.hosts(os.environ.get("CUTOFF_MODELS_HOST", "")),
+        name_artifacts(roots.artifacts),
     )
     jobs = Jobs(journal, services)
 
@@ -107,7 +112,7 @@ async def _restart_when_ray_dies() -> None:
 
     As after any other crash, the new one takes up the jobs: their runs are in the services, and go on.
     """
-    while not (dead := scheduler.dead_processes()):
+    while not (dead := scheduler.dead_processes()):  # noqa: ASYNC110 - Ray tells nobody
         await asyncio.sleep(_RAY_SECONDS)
     _LOG.error("a process of Ray died; starting again", processes=dead)
     scheduler.kill_processes()
@@ -126,18 +131,6 @@ def _only_one(state: Path) -> int:
             f"another coordinator runs on {state}", "stop it, or set CUTOFF_STATE to another folder"
         ) from None
     return descriptor
-
-
-def _addresses() -> Addresses:
-    def of(service: str, port: int) -> str:
-        return os.environ.get(f"CUTOFF_{service}_ADDRESS") or f"127.0.0.1:{port}"
-
-    return Addresses(
-        trainer=of("TRAINER", 50052),
-        merger=of("MERGER", 50053),
-        gguf_converter=of("GGUF_CONVERTER", 50054),
-        evaluator=of("EVALUATOR", 50055),
-    )
 
 
 if __name__ == "__main__":

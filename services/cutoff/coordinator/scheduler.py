@@ -3,19 +3,23 @@
 Ray holds the hardware, services do the work. An attempt is an actor (`max_restarts=0`: the retry policy is
 ours) that exists as long as the attempt, holds its CPUs and GPUs, and drives the stage service through one
 gRPC stream. It passes the service the device ids that Ray gave it, and the coordinator each event.
+
+Where Ray places it, it asks that host's services: their addresses are in the environment of the host's Ray worker.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cutoff.coordinator.hosts import HOST_LABEL, Addresses, Hosts, Place, check_shared, cpu_slots, host_name
 from cutoff.errors import CutoffError, Refused, Unavailable
 from cutoff.rpc import ClientSecurity, Peer, failure_of
 from cutoff.v1 import types_pb2
@@ -23,17 +27,23 @@ from cutoff.v1 import types_pb2
 os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported, and lets anybody in without it
 import ray
 import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-_MOST_SLOTS = 8
-"""Attempts without a GPU that run side by side on one host; Ray keeps an idle process of 60 MB ready for each."""
+_RETURN_SECONDS = 120.0
+"""How long a host is waited for whose services answer, but whose Ray worker is gone: longer than it takes a worker
+to notice that the coordinator was restarted, to end, and to be started again."""
+
+
+def _nowhere_to_tell(_place: Place) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """A streaming call that starts a run, or attaches to one."""
 
-    address: str
-    """The stage service's."""
+    service: str
+    """Which: trainer, merger, gguf-converter or evaluator."""
     method: str
     """As in "TrainerService/Train"."""
     request: Any
@@ -41,6 +51,12 @@ class Call:
     response: Any
     """The proto class of the responses; each carries an `event`."""
     gpus: float
+    host: str = ""
+    """Where it must be placed; "" leaves that to Ray."""
+    artifacts_id: str = ""
+    """See `hosts.check_shared`."""
+    placed: Callable[[Place], None] = _nowhere_to_tell
+    """Told where the call is made, before it is made."""
 
 
 def start_ray(address: str | None, state: Path, gpus: str | None = None, host: str | None = None) -> None:
@@ -54,7 +70,7 @@ def start_ray(address: str | None, state: Path, gpus: str | None = None, host: s
             to Ray, which takes one that leads out.
 
     Raises:
-        Refused: `gpus` is not a number, or `host` has no address.
+        Refused: `gpus` is not a number, `host` has no address, or CUTOFF_HOST or CUTOFF_CPUS is wrong.
     """
     if gpus and not gpus.isdigit():
         raise Refused(f"CUTOFF_GPUS={gpus} is not a number of GPUs", "set it to 0, 1, 2, ...")
@@ -65,10 +81,10 @@ def start_ray(address: str | None, state: Path, gpus: str | None = None, host: s
         ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
         return
     os.environ.pop("RAY_ADDRESS", None)  # Ray would connect to it
-    cpus = min(max(2, os.cpu_count() or 1), _MOST_SLOTS)  # convert runs beside an evaluation, on one core too
     ray.init(
         "local",  # without it, Ray connects to whatever cluster it finds on this machine
-        num_cpus=cpus,
+        num_cpus=cpu_slots(),
+        labels={HOST_LABEL: host_name()},
         num_gpus=int(gpus) if gpus else None,
         _node_ip_address=_address_of(host) if host else None,
         include_dashboard=False,
@@ -102,10 +118,10 @@ def check_resources(gpus: float) -> None:
     Raises:
         Refused: There is no GPU, or there are too few.
     """
-    present = ray.cluster_resources().get("GPU", 0.0)
+    present = max((node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
     if gpus > present:
         raise Refused(
-            f"the job asks for {gpus:g} GPU(s), and the cluster has {present:g}",
+            f"the job asks for {gpus:g} GPU(s), and no host of the cluster has more than {present:g}",
             "set resources: {gpus: 0} to train on the CPU, or add a GPU host",
         )
 
@@ -124,13 +140,21 @@ async def drive(call: Call) -> AsyncGenerator[types_pb2.Event, None]:
     The first event is a heartbeat: the hardware is there, and the call is being made.
 
     Raises:
-        Unavailable: The host of the attempt was lost.
+        Unavailable: The host of the attempt was lost, or the one it must go to is not in the cluster.
+        Refused: Two hosts have the same name.
     """
     actor: Any = None
     try:
-        actor = ray.remote(_Attempt).options(max_restarts=0, num_cpus=1, num_gpus=call.gpus).remote()
+        options: dict[str, Any] = {"max_restarts": 0, "num_cpus": 1, "num_gpus": call.gpus}
+        if call.host:
+            options["scheduling_strategy"] = await asyncio.to_thread(_only_on, call.host)
+        actor = ray.remote(_Attempt).options(**options).remote()
+        node, address = await actor.where.remote(call.service)
+        place = Place(await asyncio.to_thread(_host_of, node), address)
+        call.placed(place)
         stream = actor.drive.options(num_returns="streaming")
-        async for reference in stream.remote(call.address, call.method, call.request, call.response):
+        made = (call.method, call.request, call.response)
+        async for reference in stream.remote(place, call.service, call.artifacts_id, *made):
             yield types_pb2.Event.FromString(await reference)
     except ray.exceptions.RayError as error:
         raise Unavailable(f"the attempt's host was lost: {type(error).__name__}", "it is tried again") from error
@@ -142,19 +166,77 @@ async def drive(call: Call) -> AsyncGenerator[types_pb2.Event, None]:
 class _Attempt:
     """Holds an attempt's hardware and drives its service."""
 
-    def drive(self, address: str, method: str, request: Any, response: Any) -> Iterator[bytes]:
+    def where(self, service: str) -> tuple[str, str]:
+        """The id of the Ray node this is, and where a service of this host listens."""
+        return ray.get_runtime_context().get_node_id(), Addresses.from_environment().of(service)
+
+    def drive(
+        self, place: Place, service: str, artifacts_id: str, method: str, request: Any, response: Any
+    ) -> Iterator[bytes]:
         """Makes the call; yields serialized events. A call that fails ends with an event that says so."""
         devices = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
         request.run.devices[:] = [f"cuda:{device}" for device in devices]
         yield types_pb2.Event(heartbeat=types_pb2.Heartbeat()).SerializeToString()
         try:
-            with Peer(address, ClientSecurity.between_services()) as peer:
+            check_shared(place, service, artifacts_id)
+            with Peer(place.address, ClientSecurity.between_services(), service) as peer:
                 for answer in peer.stream(method, request, response):
                     yield answer.event.SerializeToString()
         except CutoffError as error:
             event = types_pb2.Event(failed=failure_of(error))
             event.time.GetCurrentTime()
             yield event.SerializeToString()
+
+
+def hosts(models: str) -> Hosts:
+    """The hosts of the cluster, as Ray knows them.
+
+    Args:
+        models: The one that has the models folder, by name, or "any"; "" means the coordinator's.
+    """
+    own = _host_of(ray.get_runtime_context().get_node_id())
+
+    async def present(host: str) -> bool:
+        return bool(await asyncio.to_thread(_nodes_of, host))
+
+    async def returns(host: str) -> bool:
+        for _ in range(int(_RETURN_SECONDS)):
+            if await present(host):
+                return True
+            await asyncio.sleep(1)
+        return await present(host)
+
+    return Hosts(own, models or own, present, returns)
+
+
+def _nodes() -> Mapping[str, str]:
+    """The living Ray nodes: by id, the host's name; a node that nobody named is called by its id."""
+    return {
+        node["NodeID"]: (node.get("Labels") or {}).get(HOST_LABEL) or node["NodeID"]
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+
+
+def _nodes_of(host: str) -> list[str]:
+    return [node for node, name in _nodes().items() if name == host]
+
+
+def _host_of(node: str) -> str:
+    nodes = _nodes()
+    host = nodes.get(node)
+    if host is None:
+        raise Unavailable(f"Ray lost its node {node}", "it is tried again")
+    if list(nodes.values()).count(host) > 1:
+        raise Refused(f"two hosts of the cluster are called {host}", "set CUTOFF_HOST to another name on one of them")
+    return host
+
+
+def _only_on(host: str) -> NodeAffinitySchedulingStrategy:
+    nodes = _nodes_of(host)
+    if not nodes:
+        raise Unavailable(f"host {host} is not in the cluster", "start its Ray worker")
+    return NodeAffinitySchedulingStrategy(nodes[0], soft=False)
 
 
 def _address_of(host: str) -> str:

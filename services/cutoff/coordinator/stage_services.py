@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from cutoff.coordinator.hosts import ask
 from cutoff.rpc import ClientSecurity, Peer
 from cutoff.v1 import gguf_converter_pb2, run_pb2, types_pb2
 
@@ -14,8 +15,13 @@ _READING_SECONDS = 600.0
 """An installed file may have to be read through, to be known again."""
 
 
-async def cancel_run(address: str, key: types_pb2.RunKey) -> None:
+async def cancel_run(address: str, service: str, key: types_pb2.RunKey) -> None:
     """Stops a run; returns when no process of it is left.
+
+    Args:
+        address: Where its service listens.
+        service: The service's name, which its certificate carries.
+        key: The run's.
 
     Raises:
         NotFound: The service never had this run.
@@ -23,25 +29,24 @@ async def cancel_run(address: str, key: types_pb2.RunKey) -> None:
     """
 
     def call() -> None:
-        with Peer(address, ClientSecurity.between_services()) as peer:
+        with Peer(address, ClientSecurity.between_services(), service) as peer:
             request = run_pb2.CancelRunRequest(key=key)
             peer.unary("RunService/CancelRun", request, run_pb2.CancelRunResponse, _CANCEL_SECONDS)
 
     await asyncio.shield(asyncio.to_thread(call))
 
 
-async def list_runs(address: str) -> list[run_pb2.Run]:
+async def list_runs(address: str, service: str) -> list[run_pb2.Run]:
     """The runs a service knows.
+
+    Args:
+        address: Where it listens.
+        service: Its name, which its certificate carries.
 
     Raises:
         Unavailable: The service does not answer.
     """
-
-    def call() -> list[run_pb2.Run]:
-        with Peer(address, ClientSecurity.between_services()) as peer:
-            return list(peer.unary("RunService/ListRuns", run_pb2.ListRunsRequest(), run_pb2.ListRunsResponse).runs)
-
-    return await asyncio.to_thread(call)
+    return list((await asyncio.to_thread(ask, address, service)).runs)
 
 
 async def check_install(address: str, request: gguf_converter_pb2.CheckInstallRequest) -> None:

@@ -28,19 +28,22 @@ SERVER_OPTIONS = (
 )
 
 
-def open_channel(address: str, security: ClientSecurity) -> grpc.Channel:
+def open_channel(address: str, security: ClientSecurity, server_name: str = "") -> grpc.Channel:
     """A synchronous channel.
 
     Args:
         address: host:port, or unix:/path, which no network is behind and which therefore has no TLS.
         security: TLS when it has a CA, on both sides when it has a certificate.
+        server_name: The name that the server's certificate must carry, where it is not the address's: the services
+            of each host have their service's name, whatever the host is called.
 
     Raises:
         Refused: The server is on another machine, and there is no CA: the token would travel in the clear.
     """
     if security.ca is not None and not address.startswith("unix:"):
         credentials = grpc.ssl_channel_credentials(security.ca, *(security.certificate or ()))
-        return grpc.secure_channel(address, credentials, CHANNEL_OPTIONS)
+        named = (("grpc.ssl_target_name_override", server_name),) if server_name else ()
+        return grpc.secure_channel(address, credentials, (*CHANNEL_OPTIONS, *named))
     if not is_local(address):
         raise Refused(f"{address} is on another machine, and no CA is given to trust", "set CUTOFF_CA_FILE")
     return grpc.insecure_channel(address, CHANNEL_OPTIONS)

@@ -31,12 +31,13 @@ class Peer:
     Args:
         address: host:port, or unix:/path.
         security: Defaults to what the environment says.
+        server_name: See `open_channel`.
     """
 
-    def __init__(self, address: str, security: ClientSecurity | None = None) -> None:
+    def __init__(self, address: str, security: ClientSecurity | None = None, server_name: str = "") -> None:
         self.address = address
         self._security = security or ClientSecurity.from_environment()
-        self._channel = open_channel(address, self._security)
+        self._channel = open_channel(address, self._security, server_name)
 
     def __enter__(self) -> Self:
         return self

@@ -19,7 +19,7 @@ from typing import Any
 
 import grpc.aio
 
-from cutoff.artifacts import Roots
+from cutoff.artifacts import Roots, artifacts_id
 from cutoff.errors import CutoffError
 from cutoff.rpc import serve_until_stopped
 from cutoff.stage.runs import Runs
@@ -49,12 +49,13 @@ class StageService:
 class RunServicer(run_pb2_grpc.RunServiceServicer):
     """Answers about runs; see run.proto."""
 
-    def __init__(self, runs: Runs) -> None:
+    def __init__(self, runs: Runs, roots: Roots) -> None:
         self._runs = runs
+        self._roots = roots
 
     async def ListRuns(self, request: run_pb2.ListRunsRequest, context: Any) -> run_pb2.ListRunsResponse:
-        """The runs this service knows."""
-        return run_pb2.ListRunsResponse(runs=self._runs.all())
+        """The runs this service knows, and what its artifacts folder calls itself."""
+        return run_pb2.ListRunsResponse(runs=self._runs.all(), artifacts_id=artifacts_id(self._roots.artifacts))
 
     async def CancelRun(self, request: run_pb2.CancelRunRequest, context: Any) -> run_pb2.CancelRunResponse:
         """Stops a run and returns it as it is then."""
@@ -92,7 +93,7 @@ async def _serve(service: StageService, listen: str, roots: Roots) -> None:
     runs = Runs(service.name, roots, locks, preload)
 
     def register(server: grpc.aio.Server) -> Sequence[str]:
-        run_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(runs), server)
+        run_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(runs, roots), server)
         return ["cutoff.v1.RunService", *service.register(server, runs, roots)]
 
     warming = asyncio.create_task(runs.warm_up())

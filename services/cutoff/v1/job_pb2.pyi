@@ -241,7 +241,7 @@ class Job(_message.Message):
     def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[Job.State, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., failure: _Optional[_Union[_types_pb2.Failure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., last_sequence: _Optional[int] = ...) -> None: ...
 
 class Attempt(_message.Message):
-    __slots__ = ("key", "state", "create_time", "start_time", "end_time", "progress", "failure", "artifacts", "result", "last_event", "order")
+    __slots__ = ("key", "state", "create_time", "start_time", "end_time", "progress", "failure", "artifacts", "result", "last_event", "order", "host", "address")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Attempt.State]
@@ -267,6 +267,8 @@ class Attempt(_message.Message):
     RESULT_FIELD_NUMBER: _ClassVar[int]
     LAST_EVENT_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
     key: _types_pb2.RunKey
     state: Attempt.State
     create_time: _timestamp_pb2.Timestamp
@@ -278,7 +280,9 @@ class Attempt(_message.Message):
     result: _struct_pb2.Struct
     last_event: int
     order: InstallOrder
-    def __init__(self, key: _Optional[_Union[_types_pb2.RunKey, _Mapping]] = ..., state: _Optional[_Union[Attempt.State, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., progress: _Optional[_Union[_types_pb2.Progress, _Mapping]] = ..., failure: _Optional[_Union[_types_pb2.Failure, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[_types_pb2.Artifact, _Mapping]]] = ..., result: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., last_event: _Optional[int] = ..., order: _Optional[_Union[InstallOrder, _Mapping]] = ...) -> None: ...
+    host: str
+    address: str
+    def __init__(self, key: _Optional[_Union[_types_pb2.RunKey, _Mapping]] = ..., state: _Optional[_Union[Attempt.State, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., progress: _Optional[_Union[_types_pb2.Progress, _Mapping]] = ..., failure: _Optional[_Union[_types_pb2.Failure, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[_types_pb2.Artifact, _Mapping]]] = ..., result: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., last_event: _Optional[int] = ..., order: _Optional[_Union[InstallOrder, _Mapping]] = ..., host: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
 
 class InstallOrder(_message.Message):
     __slots__ = ("quant_type", "replace")

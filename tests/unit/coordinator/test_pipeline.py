@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cutoff.coordinator.attempts import Addresses, Services
+from cutoff.coordinator.attempts import Services
+from cutoff.coordinator.hosts import Addresses
 from cutoff.coordinator.job import OPEN, with_attempt, with_event
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
@@ -85,12 +86,12 @@ class Script:
         events[0].sequence = sequence + 2
         yield events[0]
 
-    async def cancel(self, address, key):
+    async def cancel(self, address, service, key):
         self.cancelled.append((address, key.stage))
         if not self.running:
             raise NotFound("not here")
 
-    async def list_runs(self, address):
+    async def list_runs(self, address, service):
         if self.list_errors:
             raise self.list_errors.pop()
         return self.running
@@ -179,7 +180,7 @@ def test_inputs_are_handed_on(store, spec):
     assert by_stage["evaluate-base"].request.model_path == "/base"
     assert by_stage["evaluate-q8_0"].request.gguf == "a-Q8_0.gguf"
     assert by_stage["install"].request.sha256 == "1" * 64
-    assert by_stage["train"].address == "trainer:1"
+    assert by_stage["train"].service == "trainer"
 
 
 def test_a_job_prepared_by_an_earlier_version_is_converted(store, spec, monkeypatch):
@@ -253,7 +254,7 @@ def test_a_run_somebody_else_cancelled_fails_the_job(store, spec):
 def test_a_lost_stream_attaches_to_the_run_that_goes_on(store, spec):
     script = Script(train=["checkpoint then lost"])
 
-    async def still_there(address):
+    async def still_there(address, service):
         return [run_pb2.Run(key=call.request.run.key) for call in script.calls]
 
     script.list_runs = still_there

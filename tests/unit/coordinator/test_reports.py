@@ -29,7 +29,7 @@ def test_the_report_knows_what_was_evaluated_and_installed(store, spec):
     job = told(script)
     assert [e.target for e in job.result.evaluations] == ["base", "merged", "q4_k_m", "q8_0"]
     assert job.result.installed_path
-    assert script.calls[-1].address == "evaluator:1"
+    assert script.calls[-1].service == "evaluator"
 
 
 def test_a_job_below_its_bar_has_a_report(store, spec, monkeypatch):
