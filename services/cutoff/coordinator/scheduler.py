@@ -7,11 +7,13 @@ gRPC stream. It passes the service the device ids that Ray gave it, and the coor
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,34 @@ class Call:
     response: Any
     """The proto class of the responses; each carries an `event`."""
     gpus: float
+    """What is held: a whole number, or a share of one."""
+    memory_bytes: int = 0
+    """Of each GPU: what the job's plan needs; 0 where that is not known."""
+    priority: int = 0
+    """Who is higher gets a GPU first."""
+    since: float = 0.0
+    """When the job came, in Unix time: within a priority the first to come is served first."""
+    wait_minutes: float = 120.0
+    """How long it waits for GPU memory that a program outside cutoff holds."""
+
+
+class NotPlaced(CutoffError):
+    """No host had the hardware free in time."""
+
+    reason = "UNAVAILABLE"
+    retryable = True
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Hardware that Ray holds for one attempt."""
+
+    node: str
+    """The host, as Ray names it."""
+    devices: tuple[str, ...]
+    """As torch names them when it sees all of the host's: "cuda:0"."""
+    drive: Callable[[Call], AsyncIterator[types_pb2.Event]]
+    """Makes a call there, and yields its events."""
 
 
 def start_ray(address: str | None, state: Path, gpus: str | None = None, host: str | None = None) -> None:
@@ -104,32 +134,75 @@ def count_gpus() -> tuple[float, float]:
         return 0.0, 0.0
 
 
+@asynccontextmanager
+async def holding(gpus: float, patience: float | None = None) -> AsyncIterator[Held]:
+    """Holds hardware while the block runs, waiting for it in Ray's queue.
+
+    What holds a GPU takes none of the slots, so that stages without a GPU never wait for those with one.
+
+    Args:
+        gpus: How many, or the share of one.
+        patience: Seconds to wait; None waits for ever.
+
+    Raises:
+        NotPlaced: No host had it free in time.
+        Unavailable: The host was lost.
+    """
+    actor: Any = None
+    try:
+        slots = 0 if gpus else 1
+        actor = ray.remote(_Attempt).options(max_restarts=0, num_cpus=slots, num_gpus=gpus).remote()
+        node, devices = await asyncio.wait_for(_answer(actor.place.remote()), patience)
+        yield Held(node, devices, lambda call: _driven(actor, call))
+    except TimeoutError as error:
+        raise NotPlaced(f"no host has {gpus:g} GPU(s) free") from error
+    except ray.exceptions.RayError as error:
+        raise _lost(error) from error
+    finally:
+        if actor is not None:
+            ray.kill(actor)
+
+
 async def drive(call: Call) -> AsyncIterator[types_pb2.Event]:
     """Waits for the hardware, makes the call, and yields its events; the hardware is freed afterwards.
 
     Raises:
         Unavailable: The host of the attempt was lost.
     """
-    actor: Any = None
+    async with holding(call.gpus) as held:
+        async for event in held.drive(call):
+            yield event
+
+
+async def _driven(actor: Any, call: Call) -> AsyncIterator[types_pb2.Event]:
+    """Has an actor make a call; see `drive`."""
+    call.request.run.device_share = call.gpus if 0 < call.gpus < 1 else 0
     try:
-        actor = ray.remote(_Attempt).options(max_restarts=0, num_cpus=1, num_gpus=call.gpus).remote()
         stream = actor.drive.options(num_returns="streaming")
         async for reference in stream.remote(call.address, call.method, call.request, call.response):
             yield types_pb2.Event.FromString(await reference)
     except ray.exceptions.RayError as error:
-        raise Unavailable(f"the attempt's host was lost: {type(error).__name__}", "it is tried again") from error
-    finally:
-        if actor is not None:
-            ray.kill(actor)
+        raise _lost(error) from error
+
+
+async def _answer(reference: Any) -> Any:
+    return await reference
+
+
+def _lost(error: Exception) -> Unavailable:
+    return Unavailable(f"the attempt's host was lost: {type(error).__name__}", "it is tried again")
 
 
 class _Attempt:
     """Holds an attempt's hardware and drives its service."""
 
+    def place(self) -> tuple[str, tuple[str, ...]]:
+        """The host and the devices that Ray chose."""
+        return ray.get_runtime_context().get_node_id(), _devices()
+
     def drive(self, address: str, method: str, request: Any, response: Any) -> Iterator[bytes]:
         """Makes the call; yields serialized events. A call that fails ends with an event that says so."""
-        devices = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
-        request.run.devices[:] = [f"cuda:{device}" for device in devices]
+        request.run.devices[:] = _devices()
         try:
             with Peer(address, ClientSecurity.between_services()) as peer:
                 for answer in peer.stream(method, request, response):
@@ -138,6 +211,11 @@ class _Attempt:
             event = types_pb2.Event(failed=failure_of(error))
             event.time.GetCurrentTime()
             yield event.SerializeToString()
+
+
+def _devices() -> tuple[str, ...]:
+    """Those of the actor that asks."""
+    return tuple(f"cuda:{device}" for device in ray.get_runtime_context().get_accelerator_ids().get("GPU", []))
 
 
 def _address_of(host: str) -> str:
