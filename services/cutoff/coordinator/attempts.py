@@ -16,7 +16,7 @@ from google.protobuf import json_format
 
 from cutoff.coordinator.job import OPEN, attempt_of, newest_attempt
 from cutoff.coordinator.journal import Journal
-from cutoff.coordinator.scheduler import Call
+from cutoff.coordinator.scheduler import WAIT_MINUTES, Call
 from cutoff.errors import Cancelled, CutoffError, Killed, NotFound, Unavailable
 from cutoff.rpc import error_of_failure, failure_of
 from cutoff.telemetry import logger
@@ -78,8 +78,9 @@ class Services:
 
     addresses: Addresses
     drive: Drive
-    cancel: Callable[[str, types_pb2.RunKey], Any]
-    """Awaitable: stops a run at a service."""
+    cancel: Callable[..., Any]
+    """Awaitable: stops a run at a service, given its address, the key, and the last event that is known of it;
+    returns the run's later events."""
     list_runs: Callable[[str], Any]
     """Awaitable: the run_pb2.Run messages of a service."""
     check_install: Callable[[str, gguf_converter_pb2.CheckInstallRequest], Any]
@@ -102,7 +103,9 @@ class Attempts:
         self._journal = journal
         self._services = services
 
-    async def run(self, stage: str, request: Callable[[], Any], gpus: float = 0, anew: bool = False) -> Result:
+    async def run(
+        self, stage: str, request: Callable[[], Any], gpus: float = 0, anew: bool = False, memory_bytes: int = 0
+    ) -> Result:
         """Tries a stage until an attempt succeeds; takes an earlier attempt's result if there is one.
 
         Args:
@@ -110,6 +113,7 @@ class Attempts:
             request: Makes the request, anew for each try.
             gpus: What an attempt holds.
             anew: Whether the stage is run again although it succeeded before.
+            memory_bytes: What it needs of each GPU by the job's plan; 0 where that is not known.
 
         Raises:
             CutoffError: Why the last attempt failed.
@@ -119,7 +123,7 @@ class Attempts:
             return json_format.MessageToDict(newest.result)
 
         async def once() -> Result:
-            return _result(await self._drive(await self._open(stage), request(), gpus))
+            return _result(await self._drive(await self._open(stage), request(), gpus, memory_bytes))
 
         return await patiently(once, f"{self._name} {stage}")
 
@@ -153,6 +157,16 @@ class Attempts:
             if attempt.state in OPEN:
                 await self._cancel(attempt.key)
 
+    async def stop_open(self, why: CutoffError) -> None:
+        """Stops every attempt that is open, and takes in what its run said to the end: a checkpoint, perhaps.
+
+        Raises:
+            Unavailable: A service did not answer: whether its run goes on is not known.
+        """
+        for attempt in self._job().attempts:
+            if attempt.state in OPEN:
+                await self._stop(attempt, why)
+
     def give_up(self, error: CutoffError) -> None:
         """Records of every attempt that is open why it is not gone on with."""
         for attempt in self._job().attempts:
@@ -170,7 +184,7 @@ class Attempts:
         self._fail(newest.key, Unavailable("the run was lost with its service"))
         return self._journal.open_attempt(self._name, stage)
 
-    async def _drive(self, key: types_pb2.RunKey, request: Any, gpus: float) -> types_pb2.Event:
+    async def _drive(self, key: types_pb2.RunKey, request: Any, gpus: float, memory_bytes: int = 0) -> types_pb2.Event:
         """Starts a run or attaches to it, records its events, and returns the last.
 
         Raises:
@@ -180,13 +194,34 @@ class Attempts:
         address = self._services.addresses.of_stage(key.stage)
         request.run.key.CopyFrom(key)
         request.run.after_sequence = self._last_event(key)
-        async for event in self._services.drive(Call(address, method, request, response, gpus)):
+        job = self._job()
+        resources, since = job.spec.resources, job.create_time.ToMicroseconds() / 1e6
+        waits = resources.wait_minutes if resources.HasField("wait_minutes") else WAIT_MINUTES
+        call = Call(address, method, request, response, gpus, memory_bytes, resources.priority, since, waits)
+        async for event in self._services.drive(call):
             if event.failed.reason == Unavailable.reason and not event.sequence:
                 raise error_of_failure(event.failed)  # of the call, not of the run
             self._journal.run_event(self._name, key, event)
             if event.WhichOneof("kind") in ("finished", "failed"):
                 return event
         raise Unavailable(f"{address} closed the stream of {key.stage}")
+
+    async def _stop(self, attempt: job_pb2.Attempt, why: CutoffError) -> None:
+        address = self._services.addresses.of_stage(attempt.key.stage)
+
+        async def once() -> Sequence[types_pb2.Event]:
+            try:
+                said = await self._services.cancel(address, attempt.key, self._last_event(attempt.key))
+            except NotFound:
+                return ()  # it was still waiting for its hardware
+            return list(said)
+
+        for event in await patiently(once, f"stopping {self._name} {attempt.key.stage}"):
+            if event.failed.reason == Cancelled.reason:
+                event.failed.CopyFrom(failure_of(why))
+            self._journal.run_event(self._name, attempt.key, event)
+        if attempt_of(self._job(), attempt.key).state in OPEN:
+            self._fail(attempt.key, why)
 
     async def _cancel(self, key: types_pb2.RunKey) -> None:
         """Stops a run and records that it was stopped, when no process of it is left."""

@@ -8,10 +8,10 @@ from functools import partial
 
 from cutoff.coordinator import delivery
 from cutoff.coordinator.attempts import Attempts, Result, Services
-from cutoff.coordinator.job import OPEN, TERMINAL, newest_attempt
+from cutoff.coordinator.job import BY_USER, OPEN, TERMINAL, State, newest_attempt, pausing
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.pipeline import Pipeline
-from cutoff.errors import Cancelled, CutoffError, Refused
+from cutoff.errors import CutoffError, Refused
 from cutoff.rpc import failure_of
 from cutoff.telemetry import logger
 from cutoff.v1 import gguf_converter_pb2, job_pb2
@@ -29,6 +29,7 @@ class Jobs:
         self._installing: dict[str, gguf_converter_pb2.InstallRequest] = {}
         """By job that has ended, what is being installed of it."""
         self._uninstalling: set[str] = set()
+        self._suspended = False
 
     def start(self, name: str) -> None:
         """Begins a job, or goes on with it."""
@@ -46,8 +47,9 @@ class Jobs:
             self._journal.store.unfinished(),
             key=lambda job: not job.attempts or job.attempts[-1].state == waits,
         ):
-            _LOG.info("taking up", job=job.name)
-            self.start(job.name)
+            if job.state != job_pb2.Job.STATE_PAUSED:
+                _LOG.info("taking up", job=job.name)
+                self.start(job.name)
         for job in self._journal.store.ended():
             attempt = newest_attempt(job, "install")
             if attempt is not None and attempt.state in OPEN:
@@ -66,8 +68,56 @@ class Jobs:
         if job.state in TERMINAL or job.state == job_pb2.Job.STATE_CANCELLING:
             return job
         job = self._journal.move(name, job_pb2.Job.STATE_CANCELLING)
-        self._tasks[name].cancel()
+        self._interrupt(name)
         return job
+
+    def pause(self, name: str, by: str = BY_USER, reason: str = "") -> job_pb2.Job:
+        """Asks a job to stop for a while; one that is paused already is returned as it is.
+
+        Args:
+            name: The job's.
+            by: Who wants that; see `job.pausing`.
+            reason: In words, why.
+
+        Raises:
+            NotFound: There is no such job.
+            Refused: It has ended, or is being cancelled.
+        """
+        before = self._journal.store.get(name)
+        if before.state in TERMINAL or before.state == job_pb2.Job.STATE_CANCELLING:
+            raise Refused(f"{name} is {_word(before.state)}", "only a job that goes on can be paused")
+        if pausing(before, by, reason) is before:
+            return before
+        job = self._journal.change(name, lambda job: pausing(job, by, reason))
+        if before.state not in (job_pb2.Job.STATE_PAUSING, job_pb2.Job.STATE_PAUSED):
+            self._interrupt(name)
+        return job
+
+    def resume(self, name: str) -> job_pb2.Job:
+        """Goes on with a paused job; one that goes on already is returned as it is.
+
+        Raises:
+            NotFound: There is no such job.
+            Refused: It has ended, is being cancelled, or is not paused yet.
+        """
+        job = self._journal.store.get(name)
+        if job.state in (job_pb2.Job.STATE_QUEUED, job_pb2.Job.STATE_RUNNING):
+            return job
+        if job.state == job_pb2.Job.STATE_PAUSING:
+            raise Refused(f"{name} is still being paused", "ask again when it is (cutoff watch)")
+        if job.state != job_pb2.Job.STATE_PAUSED:
+            raise Refused(f"{name} is {_word(job.state)}", "only a paused job can be resumed")
+        job = self._journal.move(name, job_pb2.Job.STATE_RUNNING)
+        self.start(name)
+        return job
+
+    def _interrupt(self, name: str) -> None:
+        """Has a job's pipeline look at the state it was brought into; one that has none gets it."""
+        task = self._tasks.get(name)
+        if task is None or task.done():
+            self.start(name)
+        else:
+            task.cancel()
 
     async def install(self, name: str, quant_type: str, replace: bool) -> job_pb2.Job:
         """Begins to install a GGUF of a job that has ended, or joins such an installation.
@@ -159,6 +209,7 @@ class Jobs:
 
     async def suspend(self) -> None:
         """Lets go of every job as it is: its runs go on for their lease, to be taken up again."""
+        self._suspended = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -166,7 +217,8 @@ class Jobs:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         name = task.get_name()
-        del self._tasks[name]
+        if self._tasks.get(name) is task:  # a paused job may have been resumed at once
+            del self._tasks[name]
         if not task.cancelled():
             error = task.exception()
             if error is not None:
@@ -175,9 +227,15 @@ class Jobs:
                     f"{type(error).__name__}: {error}", "this is a bug in cutoff; see the coordinator's log"
                 )
                 self._journal.move(name, job_pb2.Job.STATE_FAILED, failure_of(bug))
-        elif self._journal.store.get(name).state == job_pb2.Job.STATE_CANCELLING:
-            # Cancelled before its pipeline took its first step.
-            self._journal.move(name, job_pb2.Job.STATE_CANCELLED, failure_of(Cancelled("the job was cancelled")))
+        elif not self._suspended and self._journal.store.get(name).state in _ON_ITS_WAY:
+            self.start(name)  # stopped before its pipeline took its first step: what may run must be stopped
+
+
+_ON_ITS_WAY = (job_pb2.Job.STATE_CANCELLING, job_pb2.Job.STATE_PAUSING)
+
+
+def _word(state: State) -> str:
+    return job_pb2.Job.State.Name(state).removeprefix("STATE_").lower()
 
 
 def _being_removed(name: str) -> Refused:

@@ -73,6 +73,8 @@ class Journal:
 
     def waits(self, name: str, waiting: job_pb2.Waiting | None) -> None:
         """Takes in what a job waits for; None when it waits no more."""
+        if waiting is None and name not in self._waiting:
+            return
         happened = job_pb2.JobEvent(waiting=waiting or job_pb2.Waiting())
         happened.time.GetCurrentTime()
         self._waiting[name] = happened

@@ -21,6 +21,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import grpc.aio
@@ -28,6 +29,7 @@ import grpc.aio
 from cutoff.artifacts import Roots
 from cutoff.coordinator import admission, scheduler, stage_services
 from cutoff.coordinator.attempts import Addresses, Services
+from cutoff.coordinator.gpu_queue import GpuQueue
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.measures import watch_gpus
@@ -73,9 +75,12 @@ def main() -> None:
 async def _serve(listen: str, roots: Roots, state: Path) -> None:
     store = Store(os.environ.get("CUTOFF_DATABASE_URL") or f"sqlite:///{state / 'jobs.db'}")
     journal = Journal(store)
+    addresses = _addresses()
+    gpu_services = (addresses.trainer, addresses.evaluator)
+    queue = GpuQueue(scheduler, partial(stage_services.read_devices, others=gpu_services), journal.waits)
     services = Services(
-        _addresses(),
-        scheduler.drive,
+        addresses,
+        queue.drive,
         stage_services.cancel_run,
         stage_services.list_runs,
         stage_services.check_install,

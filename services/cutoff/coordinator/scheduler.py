@@ -26,6 +26,9 @@ os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported, and l
 import ray
 import ray.exceptions
 
+WAIT_MINUTES = 120.0
+"""The default of resources.wait_minutes, for jobs of earlier versions."""
+
 _MOST_SLOTS = 8
 """Attempts without a GPU that run side by side on one host; Ray keeps an idle process of 60 MB ready for each."""
 
@@ -50,7 +53,7 @@ class Call:
     """Who is higher gets a GPU first."""
     since: float = 0.0
     """When the job came, in Unix time: within a priority the first to come is served first."""
-    wait_minutes: float = 120.0
+    wait_minutes: float = WAIT_MINUTES
     """How long it waits for GPU memory that a program outside cutoff holds."""
 
 

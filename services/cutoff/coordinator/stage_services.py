@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
+from contextlib import suppress
 
+from cutoff.coordinator.gpu_memory import Reading, run_groups
+from cutoff.errors import Unavailable
 from cutoff.rpc import ClientSecurity, Peer
 from cutoff.v1 import gguf_converter_pb2, run_pb2, types_pb2
 
@@ -14,20 +18,20 @@ _READING_SECONDS = 600.0
 """An installed file may have to be read through, to be known again."""
 
 
-async def cancel_run(address: str, key: types_pb2.RunKey) -> None:
-    """Stops a run; returns when no process of it is left.
+async def cancel_run(address: str, key: types_pb2.RunKey, after_sequence: int = 0) -> list[types_pb2.Event]:
+    """Stops a run; returns when no process of it is left, with what it said after an event, without progress.
 
     Raises:
         NotFound: The service never had this run.
         Unavailable: The service does not answer.
     """
 
-    def call() -> None:
+    def call() -> list[types_pb2.Event]:
         with Peer(address, ClientSecurity.between_services()) as peer:
-            request = run_pb2.CancelRunRequest(key=key)
-            peer.unary("RunService/CancelRun", request, run_pb2.CancelRunResponse, _CANCEL_SECONDS)
+            request = run_pb2.CancelRunRequest(key=key, after_sequence=after_sequence)
+            return list(peer.unary("RunService/CancelRun", request, run_pb2.CancelRunResponse, _CANCEL_SECONDS).events)
 
-    await asyncio.shield(asyncio.to_thread(call))
+    return await asyncio.shield(asyncio.to_thread(call))
 
 
 async def list_runs(address: str) -> list[run_pb2.Run]:
@@ -42,6 +46,30 @@ async def list_runs(address: str) -> list[run_pb2.Run]:
             return list(peer.unary("RunService/ListRuns", run_pb2.ListRunsRequest(), run_pb2.ListRunsResponse).runs)
 
     return await asyncio.to_thread(call)
+
+
+async def read_devices(address: str, others: Collection[str] = ()) -> Reading:
+    """The GPUs of a service's host, and the process groups of the runs there.
+
+    Args:
+        address: The service's.
+        others: Of services that may have runs on the same GPUs; one that does not answer has none.
+
+    Raises:
+        Unavailable: The service does not answer.
+    """
+
+    def call() -> list[run_pb2.Device]:
+        with Peer(address, ClientSecurity.between_services()) as peer:
+            answer = peer.unary("RunService/ListDevices", run_pb2.ListDevicesRequest(), run_pb2.ListDevicesResponse)
+            return list(answer.devices)
+
+    devices = await asyncio.to_thread(call)
+    runs: list[run_pb2.Run] = []
+    for each in {address, *others} if devices else ():
+        with suppress(Unavailable):
+            runs += await list_runs(each)
+    return Reading(devices, run_groups(runs))
 
 
 async def check_install(address: str, request: gguf_converter_pb2.CheckInstallRequest) -> None:

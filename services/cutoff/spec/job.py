@@ -356,7 +356,7 @@ class ResourcesSpec(_Section):
     gpus: float = Field(1, ge=0, le=1024)
     """GPUs held by train and evaluate: a whole number, or a share of one (0.5); 0 works on the CPU."""
     priority: Priority = Field(0, ge=-100, le=100)
-    """Who gets a free GPU first: the higher number; low is -10, normal 0, high 10. Within a priority, who came first."""
+    """Who gets a free GPU first: the higher number (low is -10, normal 0, high 10), then who came first."""
     wait_minutes: float = Field(120, ge=0, le=10080)
     """How long a stage waits for GPU memory that a program outside cutoff holds, before the job fails."""
 

@@ -12,9 +12,7 @@ from pathlib import Path
 
 from cutoff.stage.device_reading import DeviceMemory, Holder
 
-_INTEGRATED = frozenset(
-    (90002, 90009, 90012, 100303, 100305, 100306, 100307, 110003, 110500, 110501, 110502, 110503)
-)
+_INTEGRATED = frozenset((90002, 90009, 90012, 100303, 100305, 100306, 100307, 110003, 110500, 110501, 110502, 110503))
 """gfx_target_version of GPUs without memory of their own (gfx902 to gfx1153): where the BIOS gave them less of the
 machine's than GTT has, the driver takes their memory from GTT (since Linux 6.10, amdgpu's apu_prefer_gtt)."""
 
