@@ -8,6 +8,8 @@ Environment:
     RAY_ADDRESS: a cluster to join; without one, Ray is started here.
     CUTOFF_GPUS: how many GPUs this host lends to jobs, where the coordinator itself sees none.
     CUTOFF_RETRY_SECONDS: the pauses before what failed for want of infrastructure is tried again; default "1 5 15".
+    CUTOFF_PAUSE_WHILE_LMSTUDIO: LM Studio's server, http://localhost:1234 say: trainings are paused while it has a
+        model loaded. LM_API_TOKEN: its token, if it wants one.
     CUTOFF_RAY_HOST: the name by which other hosts reach this one's Ray.
     CUTOFF_TRAINER_ADDRESS, CUTOFF_MERGER_ADDRESS, CUTOFF_GGUF_CONVERTER_ADDRESS, CUTOFF_EVALUATOR_ADDRESS
     The roots (`artifacts.Roots`) and the security variables (`rpc/security.py`).
@@ -27,7 +29,7 @@ from pathlib import Path
 import grpc.aio
 
 from cutoff.artifacts import Roots
-from cutoff.coordinator import admission, scheduler, stage_services
+from cutoff.coordinator import admission, lmstudio_watch, scheduler, stage_services
 from cutoff.coordinator.attempts import Addresses, Services
 from cutoff.coordinator.gpu_queue import GpuQueue
 from cutoff.coordinator.jobs import Jobs
@@ -97,8 +99,23 @@ async def _serve(listen: str, roots: Roots, state: Path) -> None:
         return ["cutoff.v1.JobService"]
 
     jobs.take_up()
-    await serve_until_stopped(listen, register, jobs.suspend)
+    watching = _watch_lmstudio(jobs, store)
+
+    async def stop() -> None:
+        for task in watching:
+            task.cancel()
+        await jobs.suspend()
+
+    await serve_until_stopped(listen, register, stop)
     store.close()
+
+
+def _watch_lmstudio(jobs: Jobs, store: Store) -> list[asyncio.Task[None]]:
+    """Begins to make room for LM Studio, if that is wanted."""
+    url, token = os.environ.get("CUTOFF_PAUSE_WHILE_LMSTUDIO", ""), os.environ.get("LM_API_TOKEN", "")
+    if not url:
+        return []
+    return [asyncio.create_task(lmstudio_watch.watch(jobs, store.unfinished, url, token))]
 
 
 def _only_one(state: Path) -> int:
