@@ -61,8 +61,8 @@ def lacking(need: int, share: float, devices: Collection[str], reading: Reading,
 
 def _lack_of(device: run_pb2.Device, need: int, share: float, groups: Collection[int], promised: int) -> Lack | None:
     wanted = min(need, _MOST * device.total_bytes * min(share, 1.0))
-    ours = sum(process.memory_bytes for process in device.processes if process.group in groups)
     foreign = [process for process in device.processes if process.group not in groups]
+    ours = _ours(device, foreign, promised)
     reserved = max(0, promised - ours)
     if device.free_bytes - reserved >= wanted:
         return None
@@ -72,6 +72,14 @@ def _lack_of(device: run_pb2.Device, need: int, share: float, groups: Collection
     if device.total_bytes - max(ours, promised) < wanted or not held:
         return Lack(f"{numbers}, {needs}, and jobs that share it need {_gib(max(ours, promised))}", foreign=False)
     return Lack(f"{numbers} and {needs}: {_holders(foreign, held)}", foreign=True, processes=tuple(foreign))
+
+
+def _ours(device: run_pb2.Device, foreign: Sequence[types_pb2.DeviceProcess], promised: int) -> int:
+    """Bytes that runs hold. From within a container processes cannot be told apart: then what was promised is theirs."""
+    known = sum(process.memory_bytes for process in device.processes if process not in foreign)
+    told = sum(process.memory_bytes for process in foreign if process.group)
+    unknown = max(0, device.total_bytes - device.free_bytes - known - told)
+    return known + min(unknown, max(0, promised - known))
 
 
 def _holders(processes: Sequence[types_pb2.DeviceProcess], held: int) -> str:

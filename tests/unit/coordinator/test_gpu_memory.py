@@ -59,6 +59,14 @@ def test_what_a_run_was_promised_counts_before_it_takes_it():
     assert lack(8, 14, taken, share=0.5, groups={40}, promised=10) is None, "what it took is not counted twice"
 
 
+def test_what_cannot_be_told_apart_is_first_taken_for_what_was_promised():
+    """From within a container the driver names no processes, or such as cannot be looked up."""
+    for listed in ([], [process(7001, 10)]):
+        assert lack(8, 14, *listed, share=0.5, promised=10) is None, "it is the other run's"
+        assert lack(8, 4, *listed, share=0.5, promised=10).reason == job_pb2.Waiting.REASON_MEMORY_HELD
+        assert lack(8, 2, *listed, share=0.5, promised=20).reason == job_pb2.Waiting.REASON_MEMORY_SHARED
+
+
 def test_a_plan_larger_than_the_gpu_waits_for_nearly_all_of_it():
     assert lack(70, 23) is None
     assert lack(70, 20, process(1, 4)) is not None
