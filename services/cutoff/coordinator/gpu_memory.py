@@ -75,7 +75,7 @@ def _lack_of(device: run_pb2.Device, need: int, share: float, groups: Collection
 
 
 def _ours(device: run_pb2.Device, foreign: Sequence[types_pb2.DeviceProcess], promised: int) -> int:
-    """Bytes that runs hold. From within a container processes cannot be told apart: then what was promised is theirs."""
+    """Bytes that runs hold; what cannot be told apart, from within a container, is theirs as far as it was promised."""
     known = sum(process.memory_bytes for process in device.processes if process not in foreign)
     told = sum(process.memory_bytes for process in foreign if process.group)
     unknown = max(0, device.total_bytes - device.free_bytes - known - told)

@@ -161,7 +161,8 @@ def test_wire_and_yaml_have_the_same_fields():
             },
         ),
         merge=st.fixed_dictionaries({}, optional={"verify": st.booleans()}),
-        resources=st.fixed_dictionaries({}, optional={"gpus": st.sampled_from([0, 0.07, 0.29, 0.5, 1, 8]), "priority": st.integers(-100, 100)}
+        resources=st.fixed_dictionaries(
+            {}, optional={"gpus": st.sampled_from([0, 0.07, 0.29, 0.5, 1, 8]), "priority": st.integers(-100, 100)}
         ),
     )
 )
