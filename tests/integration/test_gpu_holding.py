@@ -17,6 +17,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from cutoff.coordinator import scheduler
 
+def holding(gpus, patience):
+    return scheduler.holding(scheduler.Call("", "", None, None, gpus), patience)
+
 async def main():
     count = scheduler.count_gpus
     async def until(free):
@@ -24,21 +27,21 @@ async def main():
             await asyncio.sleep(0.1)
     async with AsyncExitStack() as stack:
         for _ in range(2):
-            held = await stack.enter_async_context(scheduler.holding(0.5, 60))
+            held = await stack.enter_async_context(holding(0.5, 60))
             assert held.devices == ("cuda:0",), held
         await until(1)
-        whole = await stack.enter_async_context(scheduler.holding(1, 60))
+        whole = await stack.enter_async_context(holding(1, 60))
         assert whole.devices == ("cuda:1",), whole
         await until(0)
         try:
-            async with scheduler.holding(0.5, 3):
+            async with holding(0.5, 3):
                 raise AssertionError("there was no GPU left")
         except scheduler.NotPlaced as error:
             assert error.retryable
-        slots = [await stack.enter_async_context(scheduler.holding(0, 60)) for _ in range(2)]
+        slots = [await stack.enter_async_context(holding(0, 60)) for _ in range(2)]
         assert [slot.devices for slot in slots] == [(), ()], "GPU stages hold no slot"
     await until(2)
-    async with scheduler.holding(2, 60) as both:
+    async with holding(2, 60) as both:
         assert sorted(both.devices) == ["cuda:0", "cuda:1"]
 
 scheduler.start_ray(None, Path(sys.argv[1]), gpus="2")

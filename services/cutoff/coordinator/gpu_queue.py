@@ -27,8 +27,8 @@ class Hardware(Protocol):
     def count_gpus(self) -> tuple[float, float]:
         """How many GPUs there are, and how many are free."""
 
-    def holding(self, gpus: float, patience: float | None = None) -> AbstractAsyncContextManager[Held]:
-        """Holds some."""
+    def holding(self, call: Call, patience: float | None = None) -> AbstractAsyncContextManager[Held]:
+        """Holds what a call needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +81,15 @@ class GpuQueue:
             Unavailable: The host of the attempt, or its service, was lost.
         """
         if not call.gpus:
-            async with self._hardware.holding(0) as held:
-                async for event in held.drive(call):
+            async with self._hardware.holding(call) as held:
+                async for event in held.drive():
                     yield event
             return
         key = _key(call)
         stack = AsyncExitStack()
         try:
             held = await self._hardware_for(key, call, stack)
-            async for event in held.drive(call):
+            async for event in held.drive():
                 yield event
         finally:
             self._waiting.pop(key, None)
@@ -148,7 +148,7 @@ class GpuQueue:
             while lack is None or self._hardware.count_gpus()[1] >= call.gpus:
                 one = await passed_over.enter_async_context(AsyncExitStack())
                 try:
-                    held = await one.enter_async_context(self._hardware.holding(call.gpus, self._times.place))
+                    held = await one.enter_async_context(self._hardware.holding(call, self._times.place))
                 except NotPlaced:
                     break
                 lack = await self._lack(key, call, held)
@@ -168,7 +168,7 @@ class GpuQueue:
             for other, memory in self._held.values()
             if other.node == held.node and set(other.devices) & set(held.devices)
         )
-        return lacking(call.memory_bytes, call.gpus, held.devices, await self._read(call.address), promised)
+        return lacking(call.memory_bytes, call.gpus, held.devices, await self._read(held.address), promised)
 
     def _set(self, key: Key, **changes: object) -> None:
         self._waiting[key] = replace(self._waiting[key], **changes)  # type: ignore[arg-type]

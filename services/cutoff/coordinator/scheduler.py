@@ -70,10 +70,12 @@ class Held:
 
     node: str
     """The host, as Ray names it."""
+    address: str
+    """Of the call's stage service there."""
     devices: tuple[str, ...]
     """As torch names them when it sees all of the host's: "cuda:0"."""
-    drive: Callable[[Call], AsyncIterator[types_pb2.Event]]
-    """Makes a call there, and yields its events."""
+    drive: Callable[[], AsyncIterator[types_pb2.Event]]
+    """Makes the call there, and yields its events."""
 
 
 def start_ray(address: str | None, state: Path, gpus: str | None = None, host: str | None = None) -> None:
@@ -138,13 +140,13 @@ def count_gpus() -> tuple[float, float]:
 
 
 @asynccontextmanager
-async def holding(gpus: float, patience: float | None = None) -> AsyncIterator[Held]:
-    """Holds hardware while the block runs, waiting for it in Ray's queue.
+async def holding(call: Call, patience: float | None = None) -> AsyncIterator[Held]:
+    """Holds a call's hardware while the block runs, waiting for it in Ray's queue.
 
     What holds a GPU takes none of the slots, so that stages without a GPU never wait for those with one.
 
     Args:
-        gpus: How many, or the share of one.
+        call: What is to be driven there.
         patience: Seconds to wait; None waits for ever.
 
     Raises:
@@ -153,12 +155,12 @@ async def holding(gpus: float, patience: float | None = None) -> AsyncIterator[H
     """
     actor: Any = None
     try:
-        slots = 0 if gpus else 1
-        actor = ray.remote(_Attempt).options(max_restarts=0, num_cpus=slots, num_gpus=gpus).remote()
+        slots = 0 if call.gpus else 1
+        actor = ray.remote(_Attempt).options(max_restarts=0, num_cpus=slots, num_gpus=call.gpus).remote()
         node, devices = await asyncio.wait_for(_answer(actor.place.remote()), patience)
-        yield Held(node, devices, lambda call: _driven(actor, call))
+        yield Held(node, call.address, devices, lambda: _driven(actor, call))
     except TimeoutError as error:
-        raise NotPlaced(f"no host has {gpus:g} GPU(s) free") from error
+        raise NotPlaced(f"no host has {call.gpus:g} GPU(s) free") from error
     except ray.exceptions.RayError as error:
         raise _lost(error) from error
     finally:
@@ -172,8 +174,8 @@ async def drive(call: Call) -> AsyncIterator[types_pb2.Event]:
     Raises:
         Unavailable: The host of the attempt was lost.
     """
-    async with holding(call.gpus) as held:
-        async for event in held.drive(call):
+    async with holding(call) as held:
+        async for event in held.drive():
             yield event
 
 

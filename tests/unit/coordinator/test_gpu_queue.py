@@ -30,7 +30,8 @@ class Ray:
         return len(self.left), sum(self.left.values())
 
     @asynccontextmanager
-    async def holding(self, gpus, patience=None):
+    async def holding(self, call, patience=None):
+        gpus = call.gpus
         share = min(gpus, 1)
         fitting = [name for name, left in self.left.items() if left >= share - 1e-9][: max(1, int(gpus))]
         if gpus and len(fitting) < gpus:
@@ -40,7 +41,7 @@ class Ray:
         for name in devices:
             self.left[name] -= share
         try:
-            yield Held("node", devices, lambda call: self._drive(call, devices))
+            yield Held("node", call.address, devices, lambda: self._drive(call, devices))
         finally:
             for name in devices:
                 self.left[name] += share
@@ -50,6 +51,12 @@ class Ray:
         yield types_pb2.Event(sequence=1, started=types_pb2.Started(pid=1, devices=devices))
         await self.go_on.wait()
         yield types_pb2.Event(sequence=2, finished=types_pb2.Finished())
+
+
+def device(name: str, free: int) -> run_pb2.Device:
+    """One of which LM Studio holds what is not free."""
+    holder = types_pb2.DeviceProcess(pid=4242, name="lm-studio", memory_bytes=24 * GIB - free, group=4242)
+    return run_pb2.Device(name=name, total_bytes=24 * GIB, free_bytes=free, processes=[holder])
 
 
 class House:
@@ -63,12 +70,7 @@ class House:
         self.tasks: list[asyncio.Task[None]] = []
 
     async def read(self, address):
-        lm_studio = types_pb2.DeviceProcess(pid=4242, name="lm-studio", memory_bytes=1)
-        devices = [
-            run_pb2.Device(name=name, total_bytes=24 * GIB, free_bytes=int(free * GIB), processes=[lm_studio])
-            for name, free in self.free.items()
-        ]
-        return Reading(devices, ())
+        return Reading([device(name, int(free * GIB)) for name, free in self.free.items()], ())
 
     def submit(self, job, gpus=1.0, need=0, priority=0, since=0.0, after=0, wait_minutes=1.0):
         header = types_pb2.RunHeader(key={"job": job, "stage": "train", "attempt": 1}, after_sequence=after)
@@ -84,7 +86,7 @@ class House:
         return task
 
     async def settle(self):
-        for _ in range(20):
+        for _ in range(40):
             await asyncio.sleep(0.005)
 
     @property
