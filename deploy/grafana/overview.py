@@ -141,7 +141,10 @@ def _queue() -> list[Panel]:
             "Queue",
             "Attempts at a stage that wait for hardware, or for their service to begin.",
             units.NoUnit,
-            {"waiting": "sum(cutoff_queue_length)"},
+            {
+                "waiting": "sum(cutoff_queue_length)",
+                "for a GPU: {{reason}}": "sum by (reason) (cutoff_queue_gpu_waiting)",
+            },
             width=8,
         ),
         bars(

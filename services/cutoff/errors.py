@@ -137,6 +137,12 @@ class DeviceBusy(CutoffError):
     retryable = True
 
 
+class DeviceMemoryHeld(CutoffError):
+    """A program that is none of cutoff's held a GPU's memory for longer than the job would wait."""
+
+    reason = "DEVICE_MEMORY_HELD"
+
+
 class Unauthenticated(CutoffError):
     """The caller has no valid token."""
 
@@ -147,6 +153,12 @@ class Cancelled(CutoffError):
     """Somebody asked for the work to stop."""
 
     reason = "CANCELLED"
+
+
+class Paused(CutoffError):
+    """The work was stopped to be gone on with later."""
+
+    reason = "PAUSED"
 
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

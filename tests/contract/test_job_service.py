@@ -53,12 +53,16 @@ def store(tmp_path):
 
 
 @pytest.fixture
-def port(reach, loop, tmp_path, store):
+def journal(store):
+    return Journal(store)
+
+
+@pytest.fixture
+def port(reach, loop, tmp_path, store, journal):
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "dev.jsonl").write_text("{}\n")
     (tmp_path / "datasets" / "empty.jsonl").touch()
     roots = Roots(tmp_path / "datasets", tmp_path / "out", tmp_path / "models", tmp_path / "cache")
-    journal = Journal(store)
     services = Services(
         Addresses("a", "b", "c", "d"), _waits_for_hardware, _not_here, _nothing, _taken, _nothing, roots.artifacts
     )
@@ -202,6 +206,90 @@ def test_cancelling_twice_is_fine(port):
     cancel(port, job.name)
     list(watch(port, job.name))
     assert cancel(port, job.name).state == job_pb2.Job.STATE_CANCELLED
+
+
+def pause(port, name) -> job_pb2.Job:
+    return port.unary("JobService/PauseJob", job_pb2.PauseJobRequest(name=name), job_pb2.PauseJobResponse).job
+
+
+def resume(port, name) -> job_pb2.Job:
+    return port.unary("JobService/ResumeJob", job_pb2.ResumeJobRequest(name=name), job_pb2.ResumeJobResponse).job
+
+
+def wait_for(port, name, *states) -> job_pb2.Job:
+    for event in watch(port, name):
+        if event.HasField("job") and event.job.state in states:
+            return event.job
+    raise AssertionError("the job ended before")
+
+
+def wait_for_start(port, name, attempt=1) -> None:
+    for event in watch(port, name):
+        if event.run.key.attempt == attempt and event.run.event.HasField("started"):
+            return
+
+
+def test_a_job_is_paused_and_goes_on_with_a_new_attempt(port):
+    name = submit(port).name
+    wait_for_start(port, name)
+    asked = pause(port, name)
+    assert (asked.state, asked.pause.by) == (job_pb2.Job.STATE_PAUSING, "user")
+    paused = wait_for(port, name, job_pb2.Job.STATE_PAUSED)
+    [attempt] = paused.attempts
+    assert (attempt.state, attempt.failure.reason) == (job_pb2.Attempt.STATE_CANCELLED, "PAUSED")
+    assert not paused.HasField("failure")
+    resumed = resume(port, name)
+    assert resumed.state == job_pb2.Job.STATE_RUNNING
+    assert not resumed.HasField("pause")
+    assert resumed.start_time == paused.start_time
+    wait_for_start(port, name, attempt=2)
+    cancel(port, name)
+    list(watch(port, name))
+    assert get(port, name).state == job_pb2.Job.STATE_CANCELLED
+
+
+def test_pausing_and_resuming_twice_is_fine(port):
+    name = submit(port).name
+    pause(port, name)
+    pause(port, name)
+    wait_for(port, name, job_pb2.Job.STATE_PAUSED)
+    assert pause(port, name) == get(port, name)
+    resume(port, name)
+    assert resume(port, name).state == job_pb2.Job.STATE_RUNNING
+
+
+def test_a_paused_job_is_cancelled(port):
+    name = submit(port).name
+    pause(port, name)
+    wait_for(port, name, job_pb2.Job.STATE_PAUSED)
+    cancel(port, name)
+    list(watch(port, name))
+    job = get(port, name)
+    assert (job.state, job.failure.reason) == (job_pb2.Job.STATE_CANCELLED, "CANCELLED")
+    assert not job.HasField("pause")
+
+
+def test_only_a_job_that_goes_on_is_paused_and_only_a_paused_one_resumed(port):
+    for call in (pause, resume):
+        with pytest.raises(Refused, match="is succeeded"):
+            call(port, ended(port).name)
+        with pytest.raises(NotFound, match="jobs/none"):
+            call(port, "jobs/none")
+
+
+def test_why_a_job_waits_is_told_to_whoever_asks_lists_or_watches(port, journal, loop):
+    name = submit(port).name
+    wait_for_start(port, name)
+    waits = job_pb2.Waiting(stage="train", reason=job_pb2.Waiting.REASON_GPUS_HELD, message="held by x", position=2)
+    loop.call_soon_threadsafe(journal.waits, name, waits)
+    events = watch(port, name, get(port, name).last_sequence)
+    assert next(events).waiting == waits
+    assert get(port, name).waiting == waits
+    listed = port.unary("JobService/ListJobs", job_pb2.ListJobsRequest(), job_pb2.ListJobsResponse).jobs
+    assert next(job for job in listed if job.name == name).waiting == waits
+    loop.call_soon_threadsafe(journal.waits, name, None)
+    assert next(events).waiting.reason == job_pb2.Waiting.REASON_UNSPECIFIED
+    assert not get(port, name).HasField("waiting")
 
 
 def ended(port) -> job_pb2.Job:

@@ -57,6 +57,24 @@ def merge(port, work, after=0, job="j1"):
     return (response.event for response in port.stream("MergerService/Merge", request, merger_pb2.MergeResponse))
 
 
+def test_a_run_that_is_stopped_leaves_its_last_words(port):
+    events = merge(port, "hang")
+    first = next(events)
+    request = run_pb2.CancelRunRequest(key={"job": "j1", "stage": "merge", "attempt": 1}, after_sequence=first.sequence)
+    answer = port.unary("RunService/CancelRun", request, run_pb2.CancelRunResponse)
+    assert answer.events[-1].failed.reason == "CANCELLED"
+    assert all(event.sequence > first.sequence for event in answer.events)
+    assert not any(event.HasField("progress") for event in answer.events)
+    assert port.unary("RunService/CancelRun", request, run_pb2.CancelRunResponse) == answer
+
+
+def test_a_host_without_gpus_lists_none(port, monkeypatch):
+    monkeypatch.setattr("cutoff.stage.nvml.library", lambda: None)
+    monkeypatch.setattr("cutoff.stage.amd_sysfs.read", lambda sysfs: [])
+    answer = port.unary("RunService/ListDevices", run_pb2.ListDevicesRequest(), run_pb2.ListDevicesResponse)
+    assert list(answer.devices) == []
+
+
 def cancel(port, job="j1"):
     request = run_pb2.CancelRunRequest(key={"job": job, "stage": "merge", "attempt": 1})
     return port.unary("RunService/CancelRun", request, run_pb2.CancelRunResponse).run

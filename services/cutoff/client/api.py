@@ -158,6 +158,26 @@ class Client:
         request = job_pb2.CancelJobRequest(name=_name(job))
         return self._peer.unary("JobService/CancelJob", request, job_pb2.CancelJobResponse).job
 
+    def pause(self, job: str) -> job_pb2.Job:
+        """Asks a job to stop for a while, and returns it as it is then; watch it to see it paused.
+
+        Raises:
+            NotFound: There is no such job.
+            Refused: It has ended, or is being cancelled.
+        """
+        request = job_pb2.PauseJobRequest(name=_name(job))
+        return self._peer.unary("JobService/PauseJob", request, job_pb2.PauseJobResponse).job
+
+    def resume(self, job: str) -> job_pb2.Job:
+        """Goes on with a paused job, and returns it; one that goes on already stays as it is.
+
+        Raises:
+            NotFound: There is no such job.
+            Refused: It has ended, is being cancelled, or is not paused yet.
+        """
+        request = job_pb2.ResumeJobRequest(name=_name(job))
+        return self._peer.unary("JobService/ResumeJob", request, job_pb2.ResumeJobResponse).job
+
     def install(self, job: str, quant_type: str = "", replace: bool = False) -> job_pb2.Job:
         """Begins to install a GGUF of a job that has ended; watch it from its last_sequence, then `require_installed`.
 

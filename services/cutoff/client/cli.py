@@ -141,6 +141,7 @@ def get(job: JobName, as_json: Json = False) -> None:
             _print(found, as_json)
             return
         show.wide_console().print(show.jobs_table([found]))
+        show.print_standing(found)
         show.print_result(found)
 
 
@@ -202,6 +203,30 @@ def cancel(
                 pass
             cancelled = client.get(job)
         _print(cancelled, as_json, show.state_of(cancelled))
+
+
+@app.command()
+def pause(
+    job: JobName,
+    wait: Annotated[bool, typer.Option(help="Wait until nothing of it runs.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Stops a job for a while: a training writes a checkpoint, and its GPU is free."""
+    with _errors_shown(as_json), Client() as client:
+        paused = client.pause(job)
+        for event in client.watch(job, paused.last_sequence) if wait and show.is_pausing(paused) else ():
+            paused = event.job if event.HasField("job") else paused
+            if not show.is_pausing(paused):
+                break
+        _print(paused, as_json, show.state_of(paused))
+
+
+@app.command()
+def resume(job: JobName, as_json: Json = False) -> None:
+    """Goes on with a paused job: a training from its checkpoint, another stage from its beginning."""
+    with _errors_shown(as_json), Client() as client:
+        resumed = client.resume(job)
+        _print(resumed, as_json, show.state_of(resumed))
 
 
 @app.command()

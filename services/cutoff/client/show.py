@@ -31,14 +31,44 @@ def state_of(job: job_pb2.Job) -> str:
     return job_pb2.Job.State.Name(job.state).removeprefix("STATE_").lower()
 
 
+def is_pausing(job: job_pb2.Job) -> bool:
+    """Whether a job is being paused, and something of it may run yet."""
+    return bool(job.state == job_pb2.Job.STATE_PAUSING)
+
+
+def standing(job: job_pb2.Job) -> str:
+    """Why a job does not go on; "" when it does."""
+    if job.HasField("pause"):
+        return f"paused by {job.pause.by}" + (f": {job.pause.reason}" if job.pause.reason else "")
+    return _waits(job.waiting) if job.waiting.reason else ""
+
+
+def _waits(waiting: job_pb2.Waiting) -> str:
+    place = f" (place {waiting.position} of {waiting.length})" if waiting.length > 1 else ""
+    return f"{waiting.stage} waits{place}: {waiting.message}"
+
+
+def print_standing(job: job_pb2.Job) -> None:
+    """Prints why a job does not go on, on stdout; nothing when it does."""
+    if standing(job):
+        wide_console().print(standing(job), markup=False, soft_wrap=True)
+
+
 def follow(events: Iterable[job_pb2.JobEvent], display: Display) -> job_pb2.Job | None:
     """Shows events as they come; returns the job as the last of them left it."""
     job: job_pb2.Job | None = None
-    stage = ""
+    stage, waits = "", ""
     for happened in events:
+        if happened.HasField("waiting"):
+            said = _waits(happened.waiting) if happened.waiting.reason else ""
+            if said and said != waits:
+                display.line(said)
+            waits = said
+            continue
         if happened.HasField("job"):
             if job is None or job.state != happened.job.state:
-                display.line(f"{happened.job.name}: {state_of(happened.job)}")
+                why = f", {standing(happened.job)}" if happened.job.HasField("pause") else ""
+                display.line(f"{happened.job.name}: {state_of(happened.job)}{why}")
             job = happened.job
             continue
         key = happened.run.key
@@ -115,6 +145,8 @@ def jobs_table(jobs: Iterable[job_pb2.Job]) -> Table:
         created = job.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S")
         below = outcome_of(job) is Outcome.BELOW_BAR
         outcome = f"{state_of(job)}, {Outcome.BELOW_BAR.value}" if below else state_of(job)
+        if job.waiting.reason:
+            outcome += f", waits: {job.waiting.position} of {job.waiting.length}"
         table.add_row(job.name.removeprefix("jobs/"), outcome, stage, created, job.spec.base_model)
     return table
 

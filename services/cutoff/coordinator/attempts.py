@@ -22,7 +22,7 @@ from cutoff.coordinator.hosts import Addresses, Hosts, Place, with_place
 from cutoff.coordinator.job import OPEN, attempt_of, newest_attempt
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.patience import heard, patiently
-from cutoff.coordinator.scheduler import Call
+from cutoff.coordinator.scheduler import WAIT_MINUTES, Call
 from cutoff.errors import Cancelled, CutoffError, Killed, Lost, NotFound, Unavailable
 from cutoff.rpc import error_of_failure, failure_of
 from cutoff.stage.lease import LEASE_SECONDS
@@ -76,8 +76,9 @@ class Services:
     addresses: Addresses
     """Of the coordinator's own host."""
     drive: Drive
-    cancel: Callable[[str, str, types_pb2.RunKey], Any]
-    """Awaitable: stops a run; takes the service's address and name."""
+    cancel: Callable[..., Any]
+    """Awaitable: stops a run, given its service's address and name, the key, and the last event that is known of it;
+    returns the run's later events."""
     list_runs: Callable[[str, str], Any]
     """Awaitable: the run_pb2.Run messages of a service; takes its address and name."""
     check_install: Callable[[str, gguf_converter_pb2.CheckInstallRequest], Any]
@@ -111,6 +112,7 @@ class Attempts:
         request: Callable[[], Any],
         gpus: float = 0,
         order: job_pb2.InstallOrder | None = None,
+        memory_bytes: int = 0,
     ) -> Result:
         """Tries a stage until an attempt succeeds; takes an earlier attempt's result if there is one.
 
@@ -119,6 +121,7 @@ class Attempts:
             request: Makes the request, anew for each try.
             gpus: What an attempt holds.
             order: What a user asked for by itself: an earlier result is none of that, and it stays with the attempt.
+            memory_bytes: What it needs of each GPU by the job's plan; 0 where that is not known.
 
         Raises:
             CutoffError: Why the last attempt failed.
@@ -128,7 +131,7 @@ class Attempts:
             return json_format.MessageToDict(newest.result)
 
         async def once() -> Result:
-            return _result(await self._drive(await self._open(stage, order), request(), gpus))
+            return _result(await self._drive(await self._open(stage, order), request(), gpus, memory_bytes))
 
         def may_pass(error: CutoffError) -> bool:
             return error.retryable or (isinstance(error, Killed) and stage_kind(stage) in _AGAIN_WHEN_KILLED)
@@ -163,6 +166,16 @@ class Attempts:
         for attempt in self._job().attempts:
             if attempt.state in OPEN:
                 await self._cancel(attempt.key)
+
+    async def stop_open(self, why: CutoffError) -> None:
+        """Stops every attempt that is open, and takes in what its run said to the end: a checkpoint, perhaps.
+
+        Raises:
+            Unavailable: A service did not answer: whether its run goes on is not known.
+        """
+        for attempt in self._job().attempts:
+            if attempt.state in OPEN:
+                await self._stop(attempt, why)
 
     async def give_up(self, error: CutoffError) -> None:
         """Records of every attempt that is open why it is not gone on with."""
@@ -227,7 +240,7 @@ class Attempts:
             return attempt.address
         return self._services.addresses.of(service_of(attempt.key.stage))
 
-    async def _drive(self, key: types_pb2.RunKey, request: Any, gpus: float) -> types_pb2.Event:
+    async def _drive(self, key: types_pb2.RunKey, request: Any, gpus: float, memory_bytes: int = 0) -> types_pb2.Event:
         """Starts a run or attaches to it, records its events, and returns the last.
 
         Raises:
@@ -241,9 +254,23 @@ class Attempts:
         def placed(place: Place) -> None:
             self._journal.change(self._name, lambda job: with_place(job, key, place))
 
-        host = attempt_of(self._job(), key).host or self._services.hosts.for_stage(key.stage)
+        job = self._job()
+        resources, since = job.spec.resources, job.create_time.ToMicroseconds() / 1e6
+        call = Call(
+            service,
+            method,
+            request,
+            response,
+            gpus,
+            host=attempt_of(job, key).host or self._services.hosts.for_stage(key.stage),
+            artifacts_id=self._services.artifacts_id,
+            placed=placed,
+            memory_bytes=memory_bytes,
+            priority=resources.priority,
+            since=since,
+            wait_minutes=resources.wait_minutes if resources.HasField("wait_minutes") else WAIT_MINUTES,
+        )
         await self._let_count(key, key.attempt)
-        call = Call(service, method, request, response, gpus, host, self._services.artifacts_id, placed)
         async with aclosing(heard(self._services.drive(call), f"the {service}")) as events:
             async for event in events:
                 if event.failed.reason == Unavailable.reason and not event.sequence:
@@ -255,6 +282,29 @@ class Attempts:
                 if event.WhichOneof("kind") in ("finished", "failed"):
                     return event
         raise Unavailable(f"the {service} closed the stream of {key.stage}")
+
+    async def _stop(self, attempt: job_pb2.Attempt, why: CutoffError) -> None:
+        key = attempt.key
+
+        async def once() -> Sequence[types_pb2.Event]:
+            try:
+                said = await self._services.cancel(
+                    self._address(attempt), service_of(key.stage), key, self._last_event(key)
+                )
+            except NotFound:
+                return ()  # it was still waiting for its hardware
+            except Unavailable:
+                if not await self._host_is_gone(attempt):
+                    raise
+                return ()
+            return list(said)
+
+        for event in await patiently(once, f"stopping {self._name} {key.stage}"):
+            if event.failed.reason == Cancelled.reason:
+                event.failed.CopyFrom(failure_of(why))
+            self._journal.run_event(self._name, key, event)
+        if attempt_of(self._job(), key).state in OPEN:
+            await self._fail(key, why)
 
     async def _cancel(self, key: types_pb2.RunKey, why: CutoffError | None = None) -> None:
         """Stops a run and records that it was stopped, when no process of it is left.

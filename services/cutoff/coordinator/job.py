@@ -20,11 +20,31 @@ AttemptState = job_pb2.Attempt.State
 
 LEGAL: dict[State, frozenset[State]] = {
     job_pb2.Job.STATE_QUEUED: frozenset(
-        {job_pb2.Job.STATE_RUNNING, job_pb2.Job.STATE_CANCELLING, job_pb2.Job.STATE_FAILED}
+        {
+            job_pb2.Job.STATE_RUNNING,
+            job_pb2.Job.STATE_CANCELLING,
+            job_pb2.Job.STATE_FAILED,
+            job_pb2.Job.STATE_PAUSING,
+        }
     ),
     job_pb2.Job.STATE_RUNNING: frozenset(
-        {job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLING}
+        {
+            job_pb2.Job.STATE_SUCCEEDED,
+            job_pb2.Job.STATE_FAILED,
+            job_pb2.Job.STATE_CANCELLING,
+            job_pb2.Job.STATE_PAUSING,
+        }
     ),
+    # A job that was finishing when the pause came has finished.
+    job_pb2.Job.STATE_PAUSING: frozenset(
+        {
+            job_pb2.Job.STATE_PAUSED,
+            job_pb2.Job.STATE_CANCELLING,
+            job_pb2.Job.STATE_SUCCEEDED,
+            job_pb2.Job.STATE_FAILED,
+        }
+    ),
+    job_pb2.Job.STATE_PAUSED: frozenset({job_pb2.Job.STATE_RUNNING, job_pb2.Job.STATE_CANCELLING}),
     # A job that was finishing when the cancel came has finished.
     job_pb2.Job.STATE_CANCELLING: frozenset(
         {job_pb2.Job.STATE_CANCELLED, job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED}
@@ -50,6 +70,12 @@ LEGAL_ATTEMPT: dict[AttemptState, frozenset[AttemptState]] = {
 
 OPEN = frozenset(LEGAL_ATTEMPT) - _ENDS
 """The states of an attempt that has not ended."""
+
+BY_USER = "user"
+"""Who paused a job, if no watcher did."""
+
+_STOPPED = ("CANCELLED", "PAUSED")
+"""Reasons of a run's end that are nobody's failure."""
 
 
 class IllegalTransition(CutoffError):
@@ -89,8 +115,10 @@ def moved(job: job_pb2.Job, state: State, failure: types_pb2.Failure | None = No
             after.ClearField(field)
     if failure is not None:
         after.failure.CopyFrom(failure)
-    if state == job_pb2.Job.STATE_RUNNING:
+    if state == job_pb2.Job.STATE_RUNNING and not after.HasField("start_time"):
         after.start_time.CopyFrom(_now())
+    if state not in (job_pb2.Job.STATE_PAUSING, job_pb2.Job.STATE_PAUSED):
+        after.ClearField("pause")
     if state in TERMINAL:
         after.end_time.CopyFrom(_now())
         _close_attempts(after)
@@ -105,6 +133,23 @@ def _close_attempts(job: job_pb2.Job) -> None:
             attempt.state = job_pb2.Attempt.STATE_CANCELLED if cancelled else job_pb2.Attempt.STATE_FAILED
             attempt.failure.CopyFrom(job.failure)
             attempt.end_time.CopyFrom(job.end_time)
+
+
+def pausing(job: job_pb2.Job, by: str, reason: str) -> job_pb2.Job:
+    """The job on its way to PAUSED, with who wanted that: "user" or a watcher's name, and why.
+
+    A job that is paused already stays as it is, but for one thing: what a watcher paused, a user may make his own, so
+    that only a user's word ends it.
+
+    Raises:
+        IllegalTransition: The job has ended, or is being cancelled.
+    """
+    there = job.state in (job_pb2.Job.STATE_PAUSING, job_pb2.Job.STATE_PAUSED)
+    if there and (by != BY_USER or job.pause.by == BY_USER):
+        return job
+    after = _copy(job) if there else moved(job, job_pb2.Job.STATE_PAUSING)
+    after.pause.CopyFrom(job_pb2.Pause(by=by, reason=reason, time=_now()))
+    return after
 
 
 def with_attempt(
@@ -174,7 +219,7 @@ def with_event(job: job_pb2.Job, key: types_pb2.RunKey, event: types_pb2.Event) 
         attempt.result.CopyFrom(event.finished.result)
         return with_result(after, key.stage, json_format.MessageToDict(attempt.result))
     elif kind == "failed":
-        cancelled = event.failed.reason == "CANCELLED"
+        cancelled = event.failed.reason in _STOPPED
         attempt.state = job_pb2.Attempt.STATE_CANCELLED if cancelled else job_pb2.Attempt.STATE_FAILED
         attempt.end_time.CopyFrom(event.time)
         attempt.failure.CopyFrom(event.failed)

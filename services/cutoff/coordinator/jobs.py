@@ -10,12 +10,12 @@ from typing import Any
 
 from cutoff.coordinator import delivery
 from cutoff.coordinator.attempts import Attempts, Result, Services
-from cutoff.coordinator.job import OPEN, TERMINAL, newest_attempt
+from cutoff.coordinator.job import BY_USER, OPEN, TERMINAL, State, newest_attempt, pausing
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.pipeline import Pipeline
 from cutoff.coordinator.results import without_installed
 from cutoff.coordinator.store import StoreFailed
-from cutoff.errors import Cancelled, CutoffError, Refused
+from cutoff.errors import CutoffError, Refused
 from cutoff.rpc import failure_of
 from cutoff.telemetry import logger
 from cutoff.v1 import gguf_converter_pb2, job_pb2, types_pb2
@@ -43,6 +43,7 @@ class Jobs:
         self._attached.set()
         """Unset while runs of an earlier coordinator are being attached to: nothing else is begun."""
         self._attaching: asyncio.Task[None] | None = None
+        self._suspended = False
 
     def start(self, name: str) -> None:
         """Begins a job, or goes on with it."""
@@ -58,6 +59,8 @@ class Jobs:
         running = [key for job in (*unfinished, *interrupted) for key in _running(job)]
         self._attached.clear()
         for job in unfinished:
+            if job.state == job_pb2.Job.STATE_PAUSED:
+                continue
             _LOG.info("taking up", job=job.name, running=len(_running(job)))
             if _running(job):
                 self._go_on(job.name, self._pipeline(job.name).run())
@@ -118,8 +121,56 @@ class Jobs:
         if job.state in TERMINAL or job.state == job_pb2.Job.STATE_CANCELLING:
             return job
         job = self._journal.move(name, job_pb2.Job.STATE_CANCELLING)
-        self._tasks[name].cancel()
+        self._interrupt(name)
         return job
+
+    def pause(self, name: str, by: str = BY_USER, reason: str = "") -> job_pb2.Job:
+        """Asks a job to stop for a while; one that is paused already is returned as it is.
+
+        Args:
+            name: The job's.
+            by: Who wants that; see `job.pausing`.
+            reason: In words, why.
+
+        Raises:
+            NotFound: There is no such job.
+            Refused: It has ended, or is being cancelled.
+        """
+        before = self._journal.store.get(name)
+        if before.state in TERMINAL or before.state == job_pb2.Job.STATE_CANCELLING:
+            raise Refused(f"{name} is {_word(before.state)}", "only a job that goes on can be paused")
+        if pausing(before, by, reason) is before:
+            return before
+        job = self._journal.change(name, lambda job: pausing(job, by, reason))
+        if before.state not in (job_pb2.Job.STATE_PAUSING, job_pb2.Job.STATE_PAUSED):
+            self._interrupt(name)
+        return job
+
+    def resume(self, name: str) -> job_pb2.Job:
+        """Goes on with a paused job; one that goes on already is returned as it is.
+
+        Raises:
+            NotFound: There is no such job.
+            Refused: It has ended, is being cancelled, or is not paused yet.
+        """
+        job = self._journal.store.get(name)
+        if job.state in (job_pb2.Job.STATE_QUEUED, job_pb2.Job.STATE_RUNNING):
+            return job
+        if job.state == job_pb2.Job.STATE_PAUSING:
+            raise Refused(f"{name} is still being paused", "ask again when it is (cutoff watch)")
+        if job.state != job_pb2.Job.STATE_PAUSED:
+            raise Refused(f"{name} is {_word(job.state)}", "only a paused job can be resumed")
+        job = self._journal.move(name, job_pb2.Job.STATE_RUNNING)
+        self.start(name)
+        return job
+
+    def _interrupt(self, name: str) -> None:
+        """Has a job's pipeline look at the state it was brought into; one that has none gets it."""
+        task = self._tasks.get(name)
+        if task is None or task.done():
+            self.start(name)
+        else:
+            task.cancel()
 
     async def install(self, name: str, quant_type: str, replace: bool) -> job_pb2.Job:
         """Begins to install a GGUF of a job that has ended, or joins such an installation.
@@ -225,6 +276,7 @@ class Jobs:
 
     async def suspend(self) -> None:
         """Lets go of every job as it is: its runs go on for their lease, to be taken up again."""
+        self._suspended = True
         tasks = [*self._tasks.values(), *([self._attaching] if self._attaching else [])]
         for task in tasks:
             task.cancel()
@@ -232,7 +284,7 @@ class Jobs:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         name = task.get_name()
-        if self._tasks.get(name) is task:  # a retry may have been faster
+        if self._tasks.get(name) is task:  # a retry may have been faster, or a paused job resumed at once
             del self._tasks[name]
         error = None if task.cancelled() else task.exception()
         if isinstance(error, StoreFailed):
@@ -242,13 +294,21 @@ class Jobs:
             _LOG.error("a pipeline failed inside cutoff", job=name, exc_info=error)
             bug = CutoffError(f"{type(error).__name__}: {error}", "this is a bug in cutoff; see the coordinator's log")
             self._journal.move(name, job_pb2.Job.STATE_FAILED, failure_of(bug))
-        elif task.cancelled() and self._journal.store.get(name).state == job_pb2.Job.STATE_CANCELLING:
-            # Cancelled before its pipeline took its first step.
-            self._journal.move(name, job_pb2.Job.STATE_CANCELLED, failure_of(Cancelled("the job was cancelled")))
+        elif task.cancelled() and not self._suspended and self._journal.store.get(name).state in _ON_ITS_WAY:
+            self.start(name)  # stopped before its pipeline took its first step: what may run must be stopped
 
     def _go_on_if_open(self, name: str) -> None:
-        if name not in self._tasks and self._journal.store.get(name).state not in TERMINAL:
+        if name not in self._tasks and self._journal.store.get(name).state not in _AT_REST:
             self.start(name)
+
+
+_ON_ITS_WAY = (job_pb2.Job.STATE_CANCELLING, job_pb2.Job.STATE_PAUSING)
+
+_AT_REST = TERMINAL | {job_pb2.Job.STATE_PAUSED}
+
+
+def _word(state: State) -> str:
+    return job_pb2.Job.State.Name(state).removeprefix("STATE_").lower()
 
 
 def _running(job: job_pb2.Job) -> list[types_pb2.RunKey]:

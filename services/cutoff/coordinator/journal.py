@@ -42,6 +42,8 @@ class Journal:
         self._unheard: set[tuple[str, str, int]] = set()
         """Runs that `until_heard` waits for."""
         self._all_heard = asyncio.Event()
+        self._waiting: dict[str, job_pb2.JobEvent] = {}
+        """By job, what it waits for; passed on and not kept. One without a reason: it waits no more."""
         self._reopened: set[str] = set()
         """Jobs that have ended and that something is done with again."""
         self._measures = Measures()
@@ -60,6 +62,7 @@ class Journal:
         self._measures.moved(job)
         if state in TERMINAL:
             self._progress.pop(name, None)
+            self._waiting.pop(name, None)
             asyncio.get_running_loop().call_later(_SCORES_SECONDS, self._measures.forget, job_id(job))
         self._count()
         return job
@@ -137,6 +140,15 @@ class Journal:
         self.heard(key)
         self._wake(name)
 
+    def waits(self, name: str, waiting: job_pb2.Waiting | None) -> None:
+        """Takes in what a job waits for; None when it waits no more."""
+        if waiting is None and name not in self._waiting:
+            return
+        happened = job_pb2.JobEvent(waiting=waiting or job_pb2.Waiting())
+        happened.time.GetCurrentTime()
+        self._waiting[name] = happened
+        self._wake(name)
+
     def reopen(self, name: str) -> None:
         """From now on, whoever watches a job that has ended is told of what happens to it."""
         self._reopened.add(name)
@@ -149,10 +161,17 @@ class Journal:
         self._wake(name)
 
     def current(self, name: str) -> job_pb2.Job:
-        """The job as it is now, its attempts' newest progress included."""
-        job = self.store.get(name)
+        """The job as it is now, its attempts' newest progress and what it waits for included."""
+        job = self.with_waiting(self.store.get(name))
         for happened in self._progress[name].values() if name in self._progress else ():
             job = with_progress(job, happened.run.key, happened.run.event.progress)
+        return job
+
+    def with_waiting(self, job: job_pb2.Job) -> job_pb2.Job:
+        """A job from the store, with what it waits for."""
+        happened = self._waiting.get(job.name)
+        if happened is not None and happened.waiting.reason and job.state not in TERMINAL:
+            job.waiting.CopyFrom(happened.waiting)
         return job
 
     async def watch(self, name: str, after: int) -> AsyncIterator[job_pb2.JobEvent]:
@@ -163,6 +182,7 @@ class Journal:
         """
         self.store.get(name)
         told: dict[str, job_pb2.JobEvent] = {}
+        waited: job_pb2.JobEvent | None = None
         while True:
             news = self._news[name]
             for happened in self.store.events(name, after):
@@ -172,6 +192,11 @@ class Journal:
                 if told.get(stage) is not happened:
                     told[stage] = happened
                     yield job_pb2.JobEvent(sequence=after, time=happened.time, run=happened.run)
+            waits = self._waiting.get(name)
+            if waits is not waited:
+                if waits is not None and (waits.waiting.reason or waited is not None):
+                    yield job_pb2.JobEvent(sequence=after, time=waits.time, waiting=waits.waiting)
+                waited = waits
             job = self.store.get(name)
             if job.state in TERMINAL and name not in self._reopened and job.last_sequence <= after:
                 return

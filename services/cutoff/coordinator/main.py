@@ -8,6 +8,8 @@ Environment:
     RAY_ADDRESS: a cluster to join; without one, Ray is started here.
     CUTOFF_GPUS: how many GPUs this host lends to jobs, where the coordinator itself sees none.
     CUTOFF_RETRY_SECONDS: the pauses before what failed for want of infrastructure is tried again; default "1 5 15".
+    CUTOFF_PAUSE_WHILE_LMSTUDIO: LM Studio's server, http://localhost:1234 say: trainings are paused while it has a
+        model loaded. LM_API_TOKEN: its token, if it wants one.
     CUTOFF_RAY_HOST: the name by which other hosts reach this one's Ray.
     CUTOFF_HOST: this host's name among several; default "head". CUTOFF_CPUS: how many attempts without a GPU it takes.
     CUTOFF_MODELS_HOST: the host that installs, since it has the models folder; default this one. "any": all share it.
@@ -28,8 +30,9 @@ from pathlib import Path
 import grpc.aio
 
 from cutoff.artifacts import Roots, name_artifacts
-from cutoff.coordinator import admission, scheduler, stage_services
+from cutoff.coordinator import admission, lmstudio_watch, scheduler, stage_services
 from cutoff.coordinator.attempts import Services
+from cutoff.coordinator.gpu_queue import GpuQueue
 from cutoff.coordinator.hosts import Addresses
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
@@ -79,9 +82,10 @@ def main() -> None:
 async def _serve(listen: str, roots: Roots, state: Path) -> None:
     store = Store(os.environ.get("CUTOFF_DATABASE_URL") or f"sqlite:///{state / 'jobs.db'}")
     journal = Journal(store)
+    queue = GpuQueue(scheduler, stage_services.read_devices, journal.waits)
     services = Services(
         Addresses.from_environment(),
-        scheduler.drive,
+        queue.drive,
         stage_services.cancel_run,
         stage_services.list_runs,
         stage_services.check_install,
@@ -101,10 +105,23 @@ async def _serve(listen: str, roots: Roots, state: Path) -> None:
         return ["cutoff.v1.JobService"]
 
     jobs.take_up()
-    watching = asyncio.create_task(_restart_when_ray_dies())
-    await serve_until_stopped(listen, register, jobs.suspend)
-    watching.cancel()
+    watching = [asyncio.create_task(_restart_when_ray_dies()), *_watch_lmstudio(jobs, store)]
+
+    async def stop() -> None:
+        for task in watching:
+            task.cancel()
+        await jobs.suspend()
+
+    await serve_until_stopped(listen, register, stop)
     store.close()
+
+
+def _watch_lmstudio(jobs: Jobs, store: Store) -> list[asyncio.Task[None]]:
+    """Begins to make room for LM Studio, if that is wanted."""
+    url, token = os.environ.get("CUTOFF_PAUSE_WHILE_LMSTUDIO", ""), os.environ.get("LM_API_TOKEN", "")
+    if not url:
+        return []
+    return [asyncio.create_task(lmstudio_watch.watch(jobs, store.unfinished, url, token))]
 
 
 async def _restart_when_ray_dies() -> None:

@@ -7,7 +7,7 @@ have been looked at.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -43,6 +43,7 @@ IGNORED = Counter(
     "Events of runs that changed nothing: repeated, or of an attempt that had ended or was replaced (stale)",
     ["why"],
 )
+GPU_WAITING = Gauge("cutoff_queue_gpu_waiting", "Attempts that wait for a GPU, by why they do", ["reason"])
 GPUS = Gauge("cutoff_gpus", "GPUs of all hosts")
 GPUS_FREE = Gauge("cutoff_gpus_free", "GPUs that no attempt holds")
 
@@ -59,7 +60,8 @@ class Measures:
     def take_up(self, jobs: Iterable[job_pb2.Job]) -> None:
         """Counts what unfinished jobs of an earlier process wait for."""
         for job in jobs:
-            JOB_LAST_EVENT.labels(job_id(job)).set_to_current_time()
+            if job.state != job_pb2.Job.STATE_PAUSED:
+                JOB_LAST_EVENT.labels(job_id(job)).set_to_current_time()
             for evaluation in job.result.evaluations:
                 _tell_scores(job_id(job), evaluation)
             for attempt in job.attempts:
@@ -73,6 +75,9 @@ class Measures:
 
     def moved(self, job: job_pb2.Job) -> None:
         """Takes in a job's new state."""
+        if job.state == job_pb2.Job.STATE_PAUSED:
+            self.at_rest(job.name)
+            return
         if job.state not in TERMINAL:
             self.alive(job.name)
             return
@@ -90,7 +95,7 @@ class Measures:
         JOB_LAST_EVENT.labels(name.removeprefix("jobs/")).set_to_current_time()
 
     def at_rest(self, name: str) -> None:
-        """Takes in that nothing more happens to a job that has ended."""
+        """Takes in that nothing more happens to a job that has ended or is paused."""
         JOB_LAST_EVENT.remove_by_labels({JOB_LABEL: name.removeprefix("jobs/")})
 
     def attempt_opened(self, key: types_pb2.RunKey) -> None:
@@ -144,6 +149,14 @@ def watch_gpus(count: Callable[[], tuple[float, float]]) -> None:
     """
     GPUS.set_function(lambda: count()[0])
     GPUS_FREE.set_function(lambda: count()[1])
+
+
+def waiting_for_gpus(reasons: Sequence[job_pb2.Waiting.Reason]) -> None:
+    """Takes in why each attempt that waits for a GPU does so."""
+    for reason in job_pb2.Waiting.Reason.values():
+        if reason != job_pb2.Waiting.REASON_UNSPECIFIED:
+            name = job_pb2.Waiting.Reason.Name(reason).removeprefix("REASON_").lower()
+            GPU_WAITING.labels(name).set(reasons.count(reason))
 
 
 def _attempt(key: types_pb2.RunKey) -> _Waiting:

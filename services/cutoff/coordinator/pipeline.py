@@ -19,9 +19,9 @@ from cutoff.coordinator.attempts import Attempts, Result, Services
 from cutoff.coordinator.choice import Candidate, choose_quant
 from cutoff.coordinator.job import State
 from cutoff.coordinator.journal import Journal
-from cutoff.coordinator.patience import patiently
+from cutoff.coordinator.patience import RETRIES, patiently
 from cutoff.coordinator.store import StoreFailed
-from cutoff.errors import Cancelled, CutoffError
+from cutoff.errors import Cancelled, CutoffError, Paused, Unavailable
 from cutoff.rpc import failure_of
 from cutoff.telemetry import logger
 from cutoff.v1 import evaluator_pb2, gguf_converter_pb2, job_pb2, merger_pb2, trainer_pb2
@@ -48,12 +48,15 @@ class Pipeline:
     async def run(self) -> None:
         """Takes the job to its end, whatever that is.
 
-        Cancelling the task cancels the job when it is CANCELLING; otherwise (the coordinator stops) the job
-        is let go as it is, its runs go on for their lease, and another pipeline may take it up.
+        Cancelling the task cancels the job when it is CANCELLING, and pauses it when it is PAUSING; otherwise (the
+        coordinator stops) the job is let go as it is, its runs go on for their lease, and another pipeline may take
+        it up.
 
         Raises:
             StoreFailed: What happened could not be recorded; the job is let go as it is, too.
         """
+        if self._is(job_pb2.Job.STATE_PAUSING) and await self._paused():
+            return
         try:
             if not self._cancelling():
                 if self._job().state == job_pb2.Job.STATE_QUEUED:
@@ -63,6 +66,8 @@ class Pipeline:
                 return
             error: CutoffError = Cancelled("the job was cancelled")
         except asyncio.CancelledError:
+            if self._is(job_pb2.Job.STATE_PAUSING) and await self._paused():
+                return
             if not self._cancelling():
                 raise
             error = Cancelled("the job was cancelled")
@@ -75,6 +80,28 @@ class Pipeline:
                 raise StoreFailed("the job store took nothing in") from group
             error = _first_error(group)
         await self._stop(error)
+
+    async def _paused(self) -> bool:
+        """Pauses the job; False when it was cancelled meanwhile."""
+        try:
+            await self._pause()
+        except asyncio.CancelledError:
+            if not self._cancelling():
+                raise
+            return False
+        return True
+
+    async def _pause(self) -> None:
+        """Stops what runs; the job is PAUSED when nothing of it does, which a service that is away makes uncertain."""
+        while True:
+            try:
+                await self._attempts.stop_open(Paused("the job was paused"))
+            except Unavailable as error:
+                _LOG.warning("not paused yet", job=self._name, reason=error.reason, message=error.message)
+                await asyncio.sleep(RETRIES[-1] if RETRIES else 1.0)
+            else:
+                self._journal.move(self._name, job_pb2.Job.STATE_PAUSED)
+                return
 
     async def _stop(self, error: CutoffError) -> None:
         """Ends a job that will not be finished, when nothing of it runs any more."""
@@ -129,7 +156,8 @@ class Pipeline:
             newest = _newest_checkpoint(self._job())
             return trainer_pb2.TrainRequest(spec=self._spec, model_path=prepared["model_path"], resume_from=newest)
 
-        return await self._attempts.run("train", request, self._spec.resources.gpus)
+        need = _need(prepared, "train_bytes")
+        return await self._attempts.run("train", request, self._spec.resources.gpus, memory_bytes=need)
 
     async def _merge(self, prepared: Result, trained: Result) -> Result:
         request = merger_pb2.MergeRequest(
@@ -165,14 +193,14 @@ class Pipeline:
         )
 
     async def _evaluate_folders(self, prepared: Result, trained: Result, merged: Result) -> None:
-        targets = self._spec.evaluate.targets
+        targets, need = self._spec.evaluate.targets, _need(prepared, "evaluate_bytes")
         if "base" in targets:
-            await self._evaluate("base", model_path=prepared["model_path"])
+            await self._evaluate("base", need, model_path=prepared["model_path"])
         if "adapter" in targets:
             both = evaluator_pb2.AdapterModel(model_path=prepared["model_path"], adapter=trained["adapter"])
-            await self._evaluate("adapter", adapter=both)
+            await self._evaluate("adapter", need, adapter=both)
         if "merged" in targets:
-            await self._evaluate("merged", model_path=merged["path"])
+            await self._evaluate("merged", need, model_path=merged["path"])
 
     async def _evaluate_ggufs(self, ggufs: Mapping[str, Result]) -> Mapping[str, Result]:
         """Evaluates every GGUF, and a model in LM Studio when asked to; returns the scores by quantization type."""
@@ -186,9 +214,17 @@ class Pipeline:
             await self._evaluate("lmstudio", server=server)
         return results
 
-    async def _evaluate(self, target: str, **model: Any) -> Result:
+    async def _evaluate(self, target: str, need: int = 0, **model: Any) -> Result:
+        """Has one target asked; a model in LM Studio is on LM Studio's GPU, not on one of the job's.
+
+        Args:
+            target: What is evaluated.
+            need: Bytes of the GPU; 0 where it is not known: llama.cpp takes the layers that fit.
+            **model: The field of EvaluateRequest that says where it is.
+        """
         request = evaluator_pb2.EvaluateRequest(spec=self._spec, target=target, **model)
-        return await self._attempts.run(f"evaluate-{target}", lambda: request, self._spec.resources.gpus)
+        gpus = 0 if "server" in model else self._spec.resources.gpus
+        return await self._attempts.run(f"evaluate-{target}", lambda: request, gpus, memory_bytes=need)
 
     def _choose(self, ggufs: Mapping[str, Result], scores: Mapping[str, Result]) -> str | None:
         """The quantization type to install: one that reaches what install.require asks for; None if none does."""
@@ -225,7 +261,10 @@ class Pipeline:
         return self._journal.store.get(self._name)
 
     def _cancelling(self) -> bool:
-        return bool(self._job().state == job_pb2.Job.STATE_CANCELLING)
+        return self._is(job_pb2.Job.STATE_CANCELLING)
+
+    def _is(self, state: State) -> bool:
+        return bool(self._job().state == state)
 
     def _end(self, state: State, error: CutoffError | None = None) -> None:
         self._journal.move(self._name, state, failure_of(error) if error else None)
@@ -236,6 +275,11 @@ def _fields(section: Any) -> dict[str, Any]:
     """A section of the job as it would stand in job.yaml."""
     fields: dict[str, Any] = json_format.MessageToDict(section, preserving_proto_field_name=True)
     return fields
+
+
+def _need(prepared: Result, stage: str) -> int:
+    """Bytes of GPU memory by the plan; 0 for a model that has none, and for a job prepared by an earlier version."""
+    return int(prepared.get("memory", {}).get(stage, 0))
 
 
 def _digests(files: Iterable[Mapping[str, Any]]) -> dict[str, str]:

@@ -14,7 +14,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 _RETURN_SECONDS = 120.0
 """How long a host is waited for whose services answer, but whose Ray worker is gone: longer than it takes a worker
 to notice that the coordinator was restarted, to end, and to be started again."""
+
+WAIT_MINUTES = 120.0
+"""The default of resources.wait_minutes, for jobs of earlier versions."""
 
 
 def _nowhere_to_tell(_place: Place) -> None:
@@ -51,12 +55,42 @@ class Call:
     response: Any
     """The proto class of the responses; each carries an `event`."""
     gpus: float
+    """What is held: a whole number, or a share of one."""
     host: str = ""
     """Where it must be placed; "" leaves that to Ray."""
     artifacts_id: str = ""
     """See `hosts.check_shared`."""
     placed: Callable[[Place], None] = _nowhere_to_tell
     """Told where the call is made, before it is made."""
+    memory_bytes: int = 0
+    """Of each GPU: what the job's plan needs; 0 where that is not known."""
+    priority: int = 0
+    """Who is higher gets a GPU first."""
+    since: float = 0.0
+    """When the job came, in Unix time: within a priority the first to come is served first."""
+    wait_minutes: float = WAIT_MINUTES
+    """How long it waits for GPU memory that a program outside cutoff holds."""
+
+
+class NotPlaced(CutoffError):
+    """No host had the hardware free in time."""
+
+    reason = "UNAVAILABLE"
+    retryable = True
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Hardware that Ray holds for one attempt."""
+
+    node: str
+    """The host, as Ray names it."""
+    services: Addresses
+    """The host's stage services."""
+    devices: tuple[str, ...]
+    """As torch names them when it sees all of the host's: "cuda:0"."""
+    drive: Callable[[], AsyncGenerator[types_pb2.Event, None]]
+    """Makes the call there, and yields its events."""
 
 
 def start_ray(address: str | None, state: Path, gpus: str | None = None, host: str | None = None) -> None:
@@ -134,6 +168,39 @@ def count_gpus() -> tuple[float, float]:
         return 0.0, 0.0
 
 
+@asynccontextmanager
+async def holding(call: Call, patience: float | None = None) -> AsyncIterator[Held]:
+    """Holds a call's hardware while the block runs, waiting for it in Ray's queue.
+
+    What holds a GPU takes none of the slots, so that stages without a GPU never wait for those with one.
+
+    Args:
+        call: What is to be driven there.
+        patience: Seconds to wait; None waits for ever.
+
+    Raises:
+        NotPlaced: No host had it free in time.
+        Unavailable: The host was lost, or the one it must go to is not in the cluster.
+        Refused: Two hosts have the same name.
+    """
+    actor: Any = None
+    try:
+        options: dict[str, Any] = {"max_restarts": 0, "num_cpus": 0 if call.gpus else 1, "num_gpus": call.gpus}
+        if call.host:
+            options["scheduling_strategy"] = await asyncio.to_thread(_only_on, call.host)
+        actor = ray.remote(_Attempt).options(**options).remote()
+        node, services, devices = await asyncio.wait_for(_answer(actor.place.remote()), patience)
+        place = Place(await asyncio.to_thread(_host_of, node), services.of(call.service))
+        yield Held(node, services, devices, lambda: _driven(actor, place, call))
+    except TimeoutError as error:
+        raise NotPlaced(f"no host has {call.gpus:g} GPU(s) free") from error
+    except ray.exceptions.RayError as error:
+        raise _lost(error) from error
+    finally:
+        if actor is not None:
+            ray.kill(actor)
+
+
 async def drive(call: Call) -> AsyncGenerator[types_pb2.Event, None]:
     """Waits for the hardware, makes the call, and yields its events; the hardware is freed afterwards.
 
@@ -143,39 +210,44 @@ async def drive(call: Call) -> AsyncGenerator[types_pb2.Event, None]:
         Unavailable: The host of the attempt was lost, or the one it must go to is not in the cluster.
         Refused: Two hosts have the same name.
     """
-    actor: Any = None
+    async with holding(call) as held:
+        async for event in held.drive():
+            yield event
+
+
+async def _driven(actor: Any, place: Place, call: Call) -> AsyncGenerator[types_pb2.Event, None]:
+    """Has an actor make a call; see `drive`."""
+    call.request.run.device_share = call.gpus if 0 < call.gpus < 1 else 0
     try:
-        options: dict[str, Any] = {"max_restarts": 0, "num_cpus": 1, "num_gpus": call.gpus}
-        if call.host:
-            options["scheduling_strategy"] = await asyncio.to_thread(_only_on, call.host)
-        actor = ray.remote(_Attempt).options(**options).remote()
-        node, address = await actor.where.remote(call.service)
-        place = Place(await asyncio.to_thread(_host_of, node), address)
         call.placed(place)
         stream = actor.drive.options(num_returns="streaming")
         made = (call.method, call.request, call.response)
         async for reference in stream.remote(place, call.service, call.artifacts_id, *made):
             yield types_pb2.Event.FromString(await reference)
     except ray.exceptions.RayError as error:
-        raise Unavailable(f"the attempt's host was lost: {type(error).__name__}", "it is tried again") from error
-    finally:
-        if actor is not None:
-            ray.kill(actor)
+        raise _lost(error) from error
+
+
+async def _answer(reference: Any) -> Any:
+    return await reference
+
+
+def _lost(error: Exception) -> Unavailable:
+    return Unavailable(f"the attempt's host was lost: {type(error).__name__}", "it is tried again")
 
 
 class _Attempt:
     """Holds an attempt's hardware and drives its service."""
 
-    def where(self, service: str) -> tuple[str, str]:
-        """The id of the Ray node this is, and where a service of this host listens."""
-        return ray.get_runtime_context().get_node_id(), Addresses.from_environment().of(service)
+    def place(self) -> tuple[str, Addresses, tuple[str, ...]]:
+        """The Ray node this is, where the services of its host listen, and the devices that Ray chose."""
+        return ray.get_runtime_context().get_node_id(), Addresses.from_environment(), _devices()
 
     def drive(
         self, place: Place, service: str, artifacts_id: str, method: str, request: Any, response: Any
     ) -> Iterator[bytes]:
         """Makes the call; yields serialized events. A call that fails ends with an event that says so."""
-        devices = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
-        request.run.devices[:] = [f"cuda:{device}" for device in devices]
+        request.run.devices[:] = _devices()
         yield types_pb2.Event(heartbeat=types_pb2.Heartbeat()).SerializeToString()
         try:
             check_shared(place, service, artifacts_id)
@@ -186,6 +258,11 @@ class _Attempt:
             event = types_pb2.Event(failed=failure_of(error))
             event.time.GetCurrentTime()
             yield event.SerializeToString()
+
+
+def _devices() -> tuple[str, ...]:
+    """Those of the actor that asks."""
+    return tuple(f"cuda:{device}" for device in ray.get_runtime_context().get_accelerator_ids().get("GPU", []))
 
 
 def hosts(models: str) -> Hosts:

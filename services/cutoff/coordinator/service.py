@@ -52,7 +52,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
             raise InvalidInput([Fault("page_token", "is not one this server gave", "leave it empty to begin anew")])
         size = min(request.page_size or _PAGE, _LARGEST_PAGE)
         jobs, token = self._journal.store.page(size, request.page_token)
-        return job_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
+        return job_pb2.ListJobsResponse(jobs=map(self._journal.with_waiting, jobs), next_page_token=token)
 
     async def WatchJob(self, request: job_pb2.WatchJobRequest, context: Any) -> AsyncIterator[job_pb2.WatchJobResponse]:
         """A job's events, from any point to its end."""
@@ -66,6 +66,14 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
     async def RetryJob(self, request: job_pb2.RetryJobRequest, context: Any) -> job_pb2.RetryJobResponse:
         """Goes on with a job that failed or was cancelled."""
         return job_pb2.RetryJobResponse(job=self._jobs.retry(request.name))
+
+    async def PauseJob(self, request: job_pb2.PauseJobRequest, context: Any) -> job_pb2.PauseJobResponse:
+        """Stops what runs of a job, and frees its GPU."""
+        return job_pb2.PauseJobResponse(job=self._jobs.pause(request.name))
+
+    async def ResumeJob(self, request: job_pb2.ResumeJobRequest, context: Any) -> job_pb2.ResumeJobResponse:
+        """Goes on with a paused job."""
+        return job_pb2.ResumeJobResponse(job=self._jobs.resume(request.name))
 
     async def InstallJob(self, request: job_pb2.InstallJobRequest, context: Any) -> job_pb2.InstallJobResponse:
         """Installs a GGUF of a job that has ended."""

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from cutoff.errors import CutoffError, NotFound, Unavailable
 from cutoff.llama_cpp import ChatClient, RequestFailed
+from cutoff.llama_cpp.lmstudio import api_of, instances, list_models, sendable, shown
 from cutoff.spec import InstallSpec
 from cutoff.stage.report import Reporter
 
@@ -89,16 +90,16 @@ def ask(
         NotFound: LM Studio does not list the model.
         RequestFailed: It does not speak the protocol, or cannot load the model.
     """
-    base = url.rstrip("/").removesuffix("/v1").removesuffix("/api") + "/api/v1"
+    base = api_of(url)
     with ChatClient(base, "", os.environ.get("LM_API_TOKEN", ""), timeout=_LOAD_SECONDS) as client:
         model = _listed(client, spec, size_bytes, time.monotonic() + notice_seconds)
-        key, others = str(model["key"]), _instances(model)
+        key, others = str(model["key"]), instances(model)
         with _loaded(client, key, others) as (instance, seconds):
             body = {"model": instance, "input": question, "temperature": 0, "max_output_tokens": _MOST_TOKENS}
             answer = _answer(client.request("POST", f"{base}/chat", {**body, "store": False}), base)
     stale = f"; {', '.join(others)} was loaded before and may be of another file: lms unload" if others else ""
     detail = f"LM Studio loads {key} in {seconds:.1f} s and answers {question!r} with {answer!r}{stale}"
-    return Verdict("answered", _sendable(detail), _sendable(key), answer, seconds)
+    return Verdict("answered", sendable(detail), sendable(key), answer, seconds)
 
 
 def _listed(client: ChatClient, spec: InstallSpec, size_bytes: int, deadline: float) -> Mapping[str, Any]:
@@ -112,7 +113,7 @@ def _listed(client: ChatClient, spec: InstallSpec, size_bytes: int, deadline: fl
         if time.monotonic() > deadline:
             break
         time.sleep(0.5)
-    sizes = _sendable(", ".join(f"{model['key']} with {model.get('size_bytes')} bytes" for model in named))
+    sizes = sendable(", ".join(f"{model['key']} with {model.get('size_bytes')} bytes" for model in named))
     raise NotFound(
         f"{client.url} lists {sizes or f'no model {spec.publisher}/{spec.model_name}'}, not the installed file",
         "set LM Studio to the models folder of LMSTUDIO_MODELS (its page My Models)",
@@ -120,22 +121,7 @@ def _listed(client: ChatClient, spec: InstallSpec, size_bytes: int, deadline: fl
 
 
 def _models(client: ChatClient) -> list[Mapping[str, Any]]:
-    answer = client.request("GET", f"{client.url}/models")
-    models = answer.get("models") if isinstance(answer, dict) else None
-    if not isinstance(models, list):
-        raise RequestFailed(
-            f"{client.url}/models did not list models: {_shown(answer)}",
-            "LMSTUDIO_URL must be that of LM Studio 0.4 or later",
-        )
-    known = [model for model in models if isinstance(model, dict) and model.get("format") == "gguf"]
-    return [model for model in known if model.get("key") and isinstance(model["key"], str)]
-
-
-def _instances(model: Mapping[str, Any]) -> list[str]:
-    """The ids of a model's loaded instances; one that is not named is left out."""
-    listed = model.get("loaded_instances")
-    named = [one.get("id") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-    return [str(name) for name in named if name]
+    return [model for model in list_models(client) if model.get("format") == "gguf"]
 
 
 def _is(model: Mapping[str, Any], spec: InstallSpec) -> bool:
@@ -167,7 +153,7 @@ def _loaded(client: ChatClient, key: str, others: Sequence[str]) -> Iterator[tup
         if key not in others:  # a model's first instance is called by its key
             with suppress(CutoffError):
                 unload({"instance_id": key})
-        raise RequestFailed(f"{client.url}/models/load did not name the instance: {_shown(answer)}")
+        raise RequestFailed(f"{client.url}/models/load did not name the instance: {shown(answer)}")
     try:
         yield instance, seconds
     finally:
@@ -177,18 +163,9 @@ def _loaded(client: ChatClient, key: str, others: Sequence[str]) -> Iterator[tup
 def _answer(answer: Any, base: str) -> str:
     output = answer.get("output") if isinstance(answer, dict) else None
     if not isinstance(output, list):
-        raise RequestFailed(f"{base}/chat answered without output: {_shown(answer)}")
+        raise RequestFailed(f"{base}/chat answered without output: {shown(answer)}")
     messages = [item for item in output if isinstance(item, dict) and item.get("type") == "message"]
     said = "".join(str(item.get("content") or "") for item in messages).strip()
     if not said:
         raise RequestFailed(f"{base}/chat answered nothing")
-    return _sendable(said)
-
-
-def _shown(answer: Any) -> str:
-    return _sendable(str(answer)[:200])
-
-
-def _sendable(text: str) -> str:
-    """A text that can be passed on: JSON may hold halves of characters, UTF-8 may not."""
-    return text.encode("utf-8", "replace").decode()
+    return sendable(said)

@@ -26,9 +26,11 @@ _CODES: dict[str, int] = {
     "OUT_OF_MEMORY": code_pb2.RESOURCE_EXHAUSTED,
     "DEVICE_BUSY": code_pb2.UNAVAILABLE,
     "LOST": code_pb2.UNAVAILABLE,
+    "DEVICE_MEMORY_HELD": code_pb2.RESOURCE_EXHAUSTED,
     "UNAVAILABLE": code_pb2.UNAVAILABLE,
     "UNAUTHENTICATED": code_pb2.UNAUTHENTICATED,
     "CANCELLED": code_pb2.CANCELLED,
+    "PAUSED": code_pb2.CANCELLED,
 }
 _CLASSES: dict[str, type[errors.CutoffError]] = {
     cls.reason: cls

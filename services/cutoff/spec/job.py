@@ -36,6 +36,21 @@ def _as_list(value: object) -> object:
     return [word.lower() if isinstance(word, str) else word for word in words] if isinstance(words, list) else words
 
 
+_PRIORITIES = {"low": -10, "normal": 0, "high": 10}
+
+
+def _priority(value: object) -> object:
+    """A before-validator: the three words stand for numbers."""
+    if isinstance(value, str):
+        if value.lower() not in _PRIORITIES:
+            raise ValueError("give low, normal, high, or a whole number")
+        return _PRIORITIES[value.lower()]
+    return value
+
+
+Priority = Annotated[int, BeforeValidator(_priority)]
+
+
 def _plain_name(value: str) -> str:
     if not _NAME.match(value):
         raise ValueError("use letters, digits, '.', '_' and '-', at most 96, and begin with a letter or digit")
@@ -338,8 +353,21 @@ class InstallSpec(_Section):
 class ResourcesSpec(_Section):
     """What the job's GPU stages hold."""
 
-    gpus: float = Field(1, ge=0, le=1024, multiple_of=1)
-    """GPUs held by train and evaluate, a whole number; 0 works on the CPU."""
+    gpus: float = Field(1, ge=0, le=1024)
+    """GPUs held by train and evaluate: a whole number, or a share of one (0.5); 0 works on the CPU."""
+    priority: Priority = Field(0, ge=-100, le=100)
+    """Who gets a free GPU first: the higher number (low is -10, normal 0, high 10), then who came first."""
+    wait_minutes: float = Field(120, ge=0, le=10080)
+    """How long a stage waits for GPU memory that a program outside cutoff holds, before the job fails."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_gpus_or_a_share_of_one(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("more than one GPU must be a whole number: 2, 3, ...")
+        if 0 < value < 1 and abs(value * 100 - round(value * 100)) > 1e-9:
+            raise ValueError("a share of a GPU is given in hundredths: 0.5, 0.25, 0.01, ...")
+        return value
 
 
 class JobSpec(_Section):

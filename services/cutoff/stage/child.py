@@ -84,7 +84,7 @@ def _set_up(assignment: Assignment, folder: Path, report: Reporter) -> RunContex
 
 def _work(assignment: Assignment, context: RunContext) -> Mapping[str, Any]:
     """Holds the devices, then does the work."""
-    with holding(context.devices, assignment.locks):
+    with holding(context.devices, assignment.locks, share=assignment.request.run.device_share or 1.0):
         visible = show_only(context.devices)
         started = types_pb2.Started(pid=os.getpid(), host=os.uname().nodename, devices=context.devices)
         context.report.send(started=started)

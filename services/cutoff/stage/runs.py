@@ -178,6 +178,11 @@ class Runs:
         await self._stop(run, Cancelled("the run was cancelled"))
         return run.describe()
 
+    def said(self, key: types_pb2.RunKey, after: int) -> list[types_pb2.Event]:
+        """The events of a run after a sequence number, without progress, which nobody keeps."""
+        events = self._runs[_key(key)].events[after:]
+        return [event for event in events if event.WhichOneof("kind") != "progress"]
+
     async def close(self) -> None:
         """Stops every run; new ones are refused."""
         self._closing = True

@@ -22,6 +22,7 @@ import grpc.aio
 from cutoff.artifacts import Roots, artifacts_id
 from cutoff.errors import CutoffError
 from cutoff.rpc import serve_until_stopped
+from cutoff.stage.device_memory import read_devices
 from cutoff.stage.runs import Runs
 from cutoff.stage.terminal import EXIT_FAILED, show_error
 from cutoff.telemetry import before_import, configure_logs, logger, serve_metrics
@@ -59,7 +60,12 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
 
     async def CancelRun(self, request: run_pb2.CancelRunRequest, context: Any) -> run_pb2.CancelRunResponse:
         """Stops a run and returns it as it is then."""
-        return run_pb2.CancelRunResponse(run=await self._runs.cancel(request.key))
+        run = await self._runs.cancel(request.key)
+        return run_pb2.CancelRunResponse(run=run, events=self._runs.said(request.key, request.after_sequence))
+
+    async def ListDevices(self, request: run_pb2.ListDevicesRequest, context: Any) -> run_pb2.ListDevicesResponse:
+        """The GPUs this service sees."""
+        return run_pb2.ListDevicesResponse(devices=await asyncio.to_thread(read_devices))
 
 
 def main(service: StageService, arguments: Sequence[str] | None = None) -> int:

@@ -30,6 +30,7 @@ from cutoff.hub import BaseModel, check_model_folder, resolve_base_model
 from cutoff.hub.base_model import Progress
 from cutoff.spec import JobSpec
 from cutoff.stage.report import Counter, Reporter
+from cutoff.trainer.needs import memory_needs
 from cutoff.trainer.provenance import DataFile, data_files
 
 
@@ -52,6 +53,8 @@ class Prepared:
     """A text of retain training examples, as training sees them: for importance matrices."""
     validation: str
     """A text of retain validation examples, then training ones where those are few: for perplexity."""
+    memory: dict[str, int]
+    """Bytes of a GPU that training and evaluating need; empty for a kind of model that has no estimate."""
 
 
 def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: Path | None = None) -> Prepared:
@@ -97,6 +100,7 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: 
         report=found,
         calibration=retain_text([job.train], template, CALIBRATION_TOKENS, seed),
         validation=retain_text([job.validation, job.train], template, VALIDATION_TOKENS, seed),
+        memory=memory_needs(spec, model.path, job),
     )
 
 

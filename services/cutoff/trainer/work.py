@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cutoff.artifacts import inside, publishing
 from cutoff.hub import license_of
-from cutoff.spec import JobSpec, spec_from_proto
+from cutoff.spec import JobSpec, TrainSpec, spec_from_proto
 from cutoff.stage.context import RunContext
 from cutoff.telemetry import before_import
 from cutoff.trainer import prepare as preparation
 from cutoff.trainer.checkpoints import check_whole, newest_valid_from
+from cutoff.trainer.estimate import GIB
 from cutoff.trainer.plan import TrainingPlan
 from cutoff.v1 import trainer_pb2
 
@@ -36,6 +37,7 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
         "warnings": list(prepared.warnings),
         "example": prepared.example,
         "license": license_of(prepared.model.path),
+        "memory": prepared.memory,
         **{name: _published(run, f"{name}.txt", getattr(prepared, name)) for name in ("calibration", "validation")},
     }
 
@@ -62,7 +64,7 @@ def train(request: trainer_pb2.TrainRequest, run: RunContext) -> Mapping[str, An
         revision=_revision(spec, Path(request.model_path)),
         dataset=spec.dataset,
         datasets_root=run.roots.datasets,
-        spec=spec.train,
+        spec=_within_share(spec.train, request.run.device_share, run.devices),
         folder=run.folder,
         cache=run.roots.cache,
         devices=run.devices,
@@ -72,6 +74,18 @@ def train(request: trainer_pb2.TrainRequest, run: RunContext) -> Mapping[str, An
     result = launch.train(plan, run.report)
     adapter = result.adapter.resolve().relative_to(run.roots.artifacts.resolve())
     return {**asdict(result), "adapter": str(adapter)}
+
+
+def _within_share(train: TrainSpec, share: float, devices: Sequence[str]) -> TrainSpec:
+    """The recipe with a memory budget of its share of the GPU: without one it would take most of what is free."""
+    if not devices or not 0 < share < 1:
+        return train
+    import torch
+
+    from cutoff.trainer.model import hardware
+
+    own = share * torch.cuda.mem_get_info(hardware(tuple(devices)).device)[1] / GIB
+    return train.model_copy(update={"memory_budget_gib": min(train.memory_budget_gib or own, own)})
 
 
 def _resume_from(offered: str, spec: JobSpec, run: RunContext) -> Path | None:

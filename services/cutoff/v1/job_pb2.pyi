@@ -195,13 +195,17 @@ class InstallSpec(_message.Message):
     def __init__(self, enabled: _Optional[bool] = ..., publisher: _Optional[str] = ..., model_name: _Optional[str] = ..., require: _Optional[str] = ..., replace: _Optional[bool] = ..., quant: _Optional[str] = ...) -> None: ...
 
 class ResourcesSpec(_message.Message):
-    __slots__ = ("gpus",)
+    __slots__ = ("gpus", "priority", "wait_minutes")
     GPUS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MINUTES_FIELD_NUMBER: _ClassVar[int]
     gpus: float
-    def __init__(self, gpus: _Optional[float] = ...) -> None: ...
+    priority: int
+    wait_minutes: float
+    def __init__(self, gpus: _Optional[float] = ..., priority: _Optional[int] = ..., wait_minutes: _Optional[float] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("name", "spec", "state", "create_time", "start_time", "end_time", "attempts", "failure", "result", "last_sequence")
+    __slots__ = ("name", "spec", "state", "create_time", "start_time", "end_time", "attempts", "failure", "result", "last_sequence", "waiting", "pause")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Job.State]
@@ -211,6 +215,8 @@ class Job(_message.Message):
         STATE_SUCCEEDED: _ClassVar[Job.State]
         STATE_FAILED: _ClassVar[Job.State]
         STATE_CANCELLED: _ClassVar[Job.State]
+        STATE_PAUSING: _ClassVar[Job.State]
+        STATE_PAUSED: _ClassVar[Job.State]
     STATE_UNSPECIFIED: Job.State
     STATE_QUEUED: Job.State
     STATE_RUNNING: Job.State
@@ -218,6 +224,8 @@ class Job(_message.Message):
     STATE_SUCCEEDED: Job.State
     STATE_FAILED: Job.State
     STATE_CANCELLED: Job.State
+    STATE_PAUSING: Job.State
+    STATE_PAUSED: Job.State
     NAME_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -228,6 +236,8 @@ class Job(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_FIELD_NUMBER: _ClassVar[int]
     name: str
     spec: JobSpec
     state: Job.State
@@ -238,7 +248,49 @@ class Job(_message.Message):
     failure: _types_pb2.Failure
     result: Result
     last_sequence: int
-    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[Job.State, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., failure: _Optional[_Union[_types_pb2.Failure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., last_sequence: _Optional[int] = ...) -> None: ...
+    waiting: Waiting
+    pause: Pause
+    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[Job.State, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., failure: _Optional[_Union[_types_pb2.Failure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., last_sequence: _Optional[int] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ...) -> None: ...
+
+class Waiting(_message.Message):
+    __slots__ = ("stage", "reason", "message", "position", "length", "since", "processes")
+    class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        REASON_UNSPECIFIED: _ClassVar[Waiting.Reason]
+        REASON_GPUS_HELD: _ClassVar[Waiting.Reason]
+        REASON_OTHERS_FIRST: _ClassVar[Waiting.Reason]
+        REASON_MEMORY_HELD: _ClassVar[Waiting.Reason]
+        REASON_MEMORY_SHARED: _ClassVar[Waiting.Reason]
+    REASON_UNSPECIFIED: Waiting.Reason
+    REASON_GPUS_HELD: Waiting.Reason
+    REASON_OTHERS_FIRST: Waiting.Reason
+    REASON_MEMORY_HELD: Waiting.Reason
+    REASON_MEMORY_SHARED: Waiting.Reason
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    reason: Waiting.Reason
+    message: str
+    position: int
+    length: int
+    since: _timestamp_pb2.Timestamp
+    processes: _containers.RepeatedCompositeFieldContainer[_types_pb2.DeviceProcess]
+    def __init__(self, stage: _Optional[str] = ..., reason: _Optional[_Union[Waiting.Reason, str]] = ..., message: _Optional[str] = ..., position: _Optional[int] = ..., length: _Optional[int] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., processes: _Optional[_Iterable[_Union[_types_pb2.DeviceProcess, _Mapping]]] = ...) -> None: ...
+
+class Pause(_message.Message):
+    __slots__ = ("by", "reason", "time")
+    BY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    by: str
+    reason: str
+    time: _timestamp_pb2.Timestamp
+    def __init__(self, by: _Optional[str] = ..., reason: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Attempt(_message.Message):
     __slots__ = ("key", "state", "create_time", "start_time", "end_time", "progress", "failure", "artifacts", "result", "last_event", "order", "host", "address")
@@ -393,16 +445,18 @@ class WatchJobResponse(_message.Message):
     def __init__(self, event: _Optional[_Union[JobEvent, _Mapping]] = ...) -> None: ...
 
 class JobEvent(_message.Message):
-    __slots__ = ("sequence", "time", "job", "run")
+    __slots__ = ("sequence", "time", "job", "run", "waiting")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     time: _timestamp_pb2.Timestamp
     job: Job
     run: RunEvent
-    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., job: _Optional[_Union[Job, _Mapping]] = ..., run: _Optional[_Union[RunEvent, _Mapping]] = ...) -> None: ...
+    waiting: Waiting
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., job: _Optional[_Union[Job, _Mapping]] = ..., run: _Optional[_Union[RunEvent, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ...) -> None: ...
 
 class RunEvent(_message.Message):
     __slots__ = ("key", "event")
@@ -431,6 +485,30 @@ class RetryJobRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class RetryJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class PauseJobRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class PauseJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class ResumeJobRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ResumeJobResponse(_message.Message):
     __slots__ = ("job",)
     JOB_FIELD_NUMBER: _ClassVar[int]
     job: Job

@@ -64,6 +64,16 @@ class JobServiceStub:
                 request_serializer=cutoff_dot_v1_dot_job__pb2.RetryJobRequest.SerializeToString,
                 response_deserializer=cutoff_dot_v1_dot_job__pb2.RetryJobResponse.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/cutoff.v1.JobService/PauseJob',
+                request_serializer=cutoff_dot_v1_dot_job__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=cutoff_dot_v1_dot_job__pb2.PauseJobResponse.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/cutoff.v1.JobService/ResumeJob',
+                request_serializer=cutoff_dot_v1_dot_job__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=cutoff_dot_v1_dot_job__pb2.ResumeJobResponse.FromString,
+                _registered_method=True)
         self.InstallJob = channel.unary_unary(
                 '/cutoff.v1.JobService/InstallJob',
                 request_serializer=cutoff_dot_v1_dot_job__pb2.InstallJobRequest.SerializeToString,
@@ -127,6 +137,22 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseJob(self, request, context):
+        """Stops what runs of the job, training after it wrote a checkpoint, and frees its GPU; returns at once with the job
+        as it is then. Watch it to see it PAUSED. A job that is paused already stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Goes on with a paused job: training from its newest checkpoint, another stage anew. A job that is not paused and
+        has not ended stays as it is; FAILED_PRECONDITION while it is still PAUSING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def InstallJob(self, request, context):
         """Installs a GGUF of a job that has ended, whatever its gate said. Returns at once with the job as it was
         before: watch it from its last_sequence on, and look at its newest install attempt. A call while such an
@@ -183,6 +209,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.RetryJob,
                     request_deserializer=cutoff_dot_v1_dot_job__pb2.RetryJobRequest.FromString,
                     response_serializer=cutoff_dot_v1_dot_job__pb2.RetryJobResponse.SerializeToString,
+            ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=cutoff_dot_v1_dot_job__pb2.PauseJobRequest.FromString,
+                    response_serializer=cutoff_dot_v1_dot_job__pb2.PauseJobResponse.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=cutoff_dot_v1_dot_job__pb2.ResumeJobRequest.FromString,
+                    response_serializer=cutoff_dot_v1_dot_job__pb2.ResumeJobResponse.SerializeToString,
             ),
             'InstallJob': grpc.unary_unary_rpc_method_handler(
                     servicer.InstallJob,
@@ -362,6 +398,60 @@ class JobService:
             '/cutoff.v1.JobService/RetryJob',
             cutoff_dot_v1_dot_job__pb2.RetryJobRequest.SerializeToString,
             cutoff_dot_v1_dot_job__pb2.RetryJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cutoff.v1.JobService/PauseJob',
+            cutoff_dot_v1_dot_job__pb2.PauseJobRequest.SerializeToString,
+            cutoff_dot_v1_dot_job__pb2.PauseJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cutoff.v1.JobService/ResumeJob',
+            cutoff_dot_v1_dot_job__pb2.ResumeJobRequest.SerializeToString,
+            cutoff_dot_v1_dot_job__pb2.ResumeJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

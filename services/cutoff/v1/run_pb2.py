@@ -26,7 +26,7 @@ from cutoff.v1 import types_pb2 as cutoff_dot_v1_dot_types__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x63utoff/v1/run.proto\x12\tcutoff.v1\x1a\x15\x63utoff/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x02\n\x03Run\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.cutoff.v1.RunKey\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.cutoff.v1.Run.State\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x0f\n\x07\x64\x65vices\x18\x04 \x03(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x06 \x01(\x04\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"\x11\n\x0fListRunsRequest\"F\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.cutoff.v1.Run\x12\x14\n\x0c\x61rtifacts_id\x18\x02 \x01(\t\"2\n\x10\x43\x61ncelRunRequest\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.cutoff.v1.RunKey\"0\n\x11\x43\x61ncelRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.cutoff.v1.Run2\x99\x01\n\nRunService\x12\x43\n\x08ListRuns\x12\x1a.cutoff.v1.ListRunsRequest\x1a\x1b.cutoff.v1.ListRunsResponse\x12\x46\n\tCancelRun\x12\x1b.cutoff.v1.CancelRunRequest\x1a\x1c.cutoff.v1.CancelRunResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x63utoff/v1/run.proto\x12\tcutoff.v1\x1a\x15\x63utoff/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x02\n\x03Run\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.cutoff.v1.RunKey\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.cutoff.v1.Run.State\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x0f\n\x07\x64\x65vices\x18\x04 \x03(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x06 \x01(\x04\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"\x11\n\x0fListRunsRequest\"F\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.cutoff.v1.Run\x12\x14\n\x0c\x61rtifacts_id\x18\x02 \x01(\t\"J\n\x10\x43\x61ncelRunRequest\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.cutoff.v1.RunKey\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"R\n\x11\x43\x61ncelRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.cutoff.v1.Run\x12 \n\x06\x65vents\x18\x02 \x03(\x0b\x32\x10.cutoff.v1.Event\"\x14\n\x12ListDevicesRequest\"9\n\x13ListDevicesResponse\x12\"\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x11.cutoff.v1.Device\"{\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x12\n\nfree_bytes\x18\x04 \x01(\x04\x12+\n\tprocesses\x18\x05 \x03(\x0b\x32\x18.cutoff.v1.DeviceProcess2\xe7\x01\n\nRunService\x12\x43\n\x08ListRuns\x12\x1a.cutoff.v1.ListRunsRequest\x1a\x1b.cutoff.v1.ListRunsResponse\x12\x46\n\tCancelRun\x12\x1b.cutoff.v1.CancelRunRequest\x1a\x1c.cutoff.v1.CancelRunResponse\x12L\n\x0bListDevices\x12\x1d.cutoff.v1.ListDevicesRequest\x1a\x1e.cutoff.v1.ListDevicesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,9 +42,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTRUNSRESPONSE']._serialized_start=377
   _globals['_LISTRUNSRESPONSE']._serialized_end=447
   _globals['_CANCELRUNREQUEST']._serialized_start=449
-  _globals['_CANCELRUNREQUEST']._serialized_end=499
-  _globals['_CANCELRUNRESPONSE']._serialized_start=501
-  _globals['_CANCELRUNRESPONSE']._serialized_end=549
-  _globals['_RUNSERVICE']._serialized_start=552
-  _globals['_RUNSERVICE']._serialized_end=705
+  _globals['_CANCELRUNREQUEST']._serialized_end=523
+  _globals['_CANCELRUNRESPONSE']._serialized_start=525
+  _globals['_CANCELRUNRESPONSE']._serialized_end=607
+  _globals['_LISTDEVICESREQUEST']._serialized_start=609
+  _globals['_LISTDEVICESREQUEST']._serialized_end=629
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=631
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=688
+  _globals['_DEVICE']._serialized_start=690
+  _globals['_DEVICE']._serialized_end=813
+  _globals['_RUNSERVICE']._serialized_start=816
+  _globals['_RUNSERVICE']._serialized_end=1047
 # @@protoc_insertion_point(module_scope)

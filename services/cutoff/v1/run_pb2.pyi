@@ -50,13 +50,41 @@ class ListRunsResponse(_message.Message):
     def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., artifacts_id: _Optional[str] = ...) -> None: ...
 
 class CancelRunRequest(_message.Message):
-    __slots__ = ("key",)
+    __slots__ = ("key", "after_sequence")
     KEY_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     key: _types_pb2.RunKey
-    def __init__(self, key: _Optional[_Union[_types_pb2.RunKey, _Mapping]] = ...) -> None: ...
+    after_sequence: int
+    def __init__(self, key: _Optional[_Union[_types_pb2.RunKey, _Mapping]] = ..., after_sequence: _Optional[int] = ...) -> None: ...
 
 class CancelRunResponse(_message.Message):
-    __slots__ = ("run",)
+    __slots__ = ("run", "events")
     RUN_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
     run: Run
-    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+    events: _containers.RepeatedCompositeFieldContainer[_types_pb2.Event]
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., events: _Optional[_Iterable[_Union[_types_pb2.Event, _Mapping]]] = ...) -> None: ...
+
+class ListDevicesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListDevicesResponse(_message.Message):
+    __slots__ = ("devices",)
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    devices: _containers.RepeatedCompositeFieldContainer[Device]
+    def __init__(self, devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ...) -> None: ...
+
+class Device(_message.Message):
+    __slots__ = ("name", "model", "total_bytes", "free_bytes", "processes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    model: str
+    total_bytes: int
+    free_bytes: int
+    processes: _containers.RepeatedCompositeFieldContainer[_types_pb2.DeviceProcess]
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., processes: _Optional[_Iterable[_Union[_types_pb2.DeviceProcess, _Mapping]]] = ...) -> None: ...

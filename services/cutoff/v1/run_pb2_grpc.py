@@ -44,6 +44,11 @@ class RunServiceStub:
                 request_serializer=cutoff_dot_v1_dot_run__pb2.CancelRunRequest.SerializeToString,
                 response_deserializer=cutoff_dot_v1_dot_run__pb2.CancelRunResponse.FromString,
                 _registered_method=True)
+        self.ListDevices = channel.unary_unary(
+                '/cutoff.v1.RunService/ListDevices',
+                request_serializer=cutoff_dot_v1_dot_run__pb2.ListDevicesRequest.SerializeToString,
+                response_deserializer=cutoff_dot_v1_dot_run__pb2.ListDevicesResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -64,6 +69,13 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDevices(self, request, context):
+        """The GPUs this service sees: their memory, and who holds it. Empty where it sees none, or cannot read them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -76,6 +88,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.CancelRun,
                     request_deserializer=cutoff_dot_v1_dot_run__pb2.CancelRunRequest.FromString,
                     response_serializer=cutoff_dot_v1_dot_run__pb2.CancelRunResponse.SerializeToString,
+            ),
+            'ListDevices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDevices,
+                    request_deserializer=cutoff_dot_v1_dot_run__pb2.ListDevicesRequest.FromString,
+                    response_serializer=cutoff_dot_v1_dot_run__pb2.ListDevicesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -132,6 +149,33 @@ class RunService:
             '/cutoff.v1.RunService/CancelRun',
             cutoff_dot_v1_dot_run__pb2.CancelRunRequest.SerializeToString,
             cutoff_dot_v1_dot_run__pb2.CancelRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cutoff.v1.RunService/ListDevices',
+            cutoff_dot_v1_dot_run__pb2.ListDevicesRequest.SerializeToString,
+            cutoff_dot_v1_dot_run__pb2.ListDevicesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63utoff/v1/types.proto\x12\tcutoff.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"5\n\x06RunKey\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"T\n\tRunHeader\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.cutoff.v1.RunKey\x12\x0f\n\x07\x64\x65vices\x18\x02 \x03(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x04\"o\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06remedy\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12 \n\x06\x66\x61ults\x18\x05 \x03(\x0b\x32\x10.cutoff.v1.Fault\"1\n\x05\x46\x61ult\x12\r\n\x05where\x18\x01 \x01(\t\x12\x0c\n\x04what\x18\x02 \x01(\t\x12\x0b\n\x03\x66ix\x18\x03 \x01(\t\"\x8b\x03\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07started\x18\x03 \x01(\x0b\x32\x12.cutoff.v1.StartedH\x00\x12\'\n\x08progress\x18\x04 \x01(\x0b\x32\x13.cutoff.v1.ProgressH\x00\x12&\n\x08log_line\x18\x05 \x01(\x0b\x32\x12.cutoff.v1.LogLineH\x00\x12#\n\x06metric\x18\x06 \x01(\x0b\x32\x11.cutoff.v1.MetricH\x00\x12\'\n\x08\x61rtifact\x18\x07 \x01(\x0b\x32\x13.cutoff.v1.ArtifactH\x00\x12\'\n\x08\x66inished\x18\x08 \x01(\x0b\x32\x13.cutoff.v1.FinishedH\x00\x12$\n\x06\x66\x61iled\x18\t \x01(\x0b\x32\x12.cutoff.v1.FailureH\x00\x12)\n\theartbeat\x18\n \x01(\x0b\x32\x14.cutoff.v1.HeartbeatH\x00\x42\x06\n\x04kind\"\x0b\n\tHeartbeat\"5\n\x07Started\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x03 \x03(\t\"\x98\x01\n\x08Progress\x12\x0c\n\x04unit\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\x12\x11\n\x04loss\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04rate\x18\x05 \x01(\x01\x12\x18\n\x0b\x65ta_seconds\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05phase\x18\x07 \x01(\tB\x07\n\x05_lossB\x0e\n\x0c_eta_seconds\"&\n\x07LogLine\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\x83\x01\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12-\n\x06labels\x18\x03 \x03(\x0b\x32\x1d.cutoff.v1.Metric.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xaa\x01\n\x08\x41rtifact\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12/\n\x06labels\x18\x05 \x03(\x0b\x32\x1f.cutoff.v1.Artifact.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"3\n\x08\x46inished\x12\'\n\x06result\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Structb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63utoff/v1/types.proto\x12\tcutoff.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"5\n\x06RunKey\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"j\n\tRunHeader\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.cutoff.v1.RunKey\x12\x0f\n\x07\x64\x65vices\x18\x02 \x03(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x04\x12\x14\n\x0c\x64\x65vice_share\x18\x04 \x01(\x01\"O\n\rDeviceProcess\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\r\n\x05group\x18\x04 \x01(\r\"o\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06remedy\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12 \n\x06\x66\x61ults\x18\x05 \x03(\x0b\x32\x10.cutoff.v1.Fault\"1\n\x05\x46\x61ult\x12\r\n\x05where\x18\x01 \x01(\t\x12\x0c\n\x04what\x18\x02 \x01(\t\x12\x0b\n\x03\x66ix\x18\x03 \x01(\t\"\x8b\x03\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07started\x18\x03 \x01(\x0b\x32\x12.cutoff.v1.StartedH\x00\x12\'\n\x08progress\x18\x04 \x01(\x0b\x32\x13.cutoff.v1.ProgressH\x00\x12&\n\x08log_line\x18\x05 \x01(\x0b\x32\x12.cutoff.v1.LogLineH\x00\x12#\n\x06metric\x18\x06 \x01(\x0b\x32\x11.cutoff.v1.MetricH\x00\x12\'\n\x08\x61rtifact\x18\x07 \x01(\x0b\x32\x13.cutoff.v1.ArtifactH\x00\x12\'\n\x08\x66inished\x18\x08 \x01(\x0b\x32\x13.cutoff.v1.FinishedH\x00\x12$\n\x06\x66\x61iled\x18\t \x01(\x0b\x32\x12.cutoff.v1.FailureH\x00\x12)\n\theartbeat\x18\n \x01(\x0b\x32\x14.cutoff.v1.HeartbeatH\x00\x42\x06\n\x04kind\"\x0b\n\tHeartbeat\"5\n\x07Started\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x03 \x03(\t\"\x98\x01\n\x08Progress\x12\x0c\n\x04unit\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\x12\x11\n\x04loss\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04rate\x18\x05 \x01(\x01\x12\x18\n\x0b\x65ta_seconds\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05phase\x18\x07 \x01(\tB\x07\n\x05_lossB\x0e\n\x0c_eta_seconds\"&\n\x07LogLine\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\x83\x01\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12-\n\x06labels\x18\x03 \x03(\x0b\x32\x1d.cutoff.v1.Metric.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xaa\x01\n\x08\x41rtifact\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12/\n\x06labels\x18\x05 \x03(\x0b\x32\x1f.cutoff.v1.Artifact.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"3\n\x08\x46inished\x12\'\n\x06result\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Structb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,29 +40,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNKEY']._serialized_start=99
   _globals['_RUNKEY']._serialized_end=152
   _globals['_RUNHEADER']._serialized_start=154
-  _globals['_RUNHEADER']._serialized_end=238
-  _globals['_FAILURE']._serialized_start=240
-  _globals['_FAILURE']._serialized_end=351
-  _globals['_FAULT']._serialized_start=353
-  _globals['_FAULT']._serialized_end=402
-  _globals['_EVENT']._serialized_start=405
-  _globals['_EVENT']._serialized_end=800
-  _globals['_HEARTBEAT']._serialized_start=802
-  _globals['_HEARTBEAT']._serialized_end=813
-  _globals['_STARTED']._serialized_start=815
-  _globals['_STARTED']._serialized_end=868
-  _globals['_PROGRESS']._serialized_start=871
-  _globals['_PROGRESS']._serialized_end=1023
-  _globals['_LOGLINE']._serialized_start=1025
-  _globals['_LOGLINE']._serialized_end=1063
-  _globals['_METRIC']._serialized_start=1066
-  _globals['_METRIC']._serialized_end=1197
-  _globals['_METRIC_LABELSENTRY']._serialized_start=1152
-  _globals['_METRIC_LABELSENTRY']._serialized_end=1197
-  _globals['_ARTIFACT']._serialized_start=1200
-  _globals['_ARTIFACT']._serialized_end=1370
-  _globals['_ARTIFACT_LABELSENTRY']._serialized_start=1152
-  _globals['_ARTIFACT_LABELSENTRY']._serialized_end=1197
-  _globals['_FINISHED']._serialized_start=1372
-  _globals['_FINISHED']._serialized_end=1423
+  _globals['_RUNHEADER']._serialized_end=260
+  _globals['_DEVICEPROCESS']._serialized_start=262
+  _globals['_DEVICEPROCESS']._serialized_end=341
+  _globals['_FAILURE']._serialized_start=343
+  _globals['_FAILURE']._serialized_end=454
+  _globals['_FAULT']._serialized_start=456
+  _globals['_FAULT']._serialized_end=505
+  _globals['_EVENT']._serialized_start=508
+  _globals['_EVENT']._serialized_end=903
+  _globals['_HEARTBEAT']._serialized_start=905
+  _globals['_HEARTBEAT']._serialized_end=916
+  _globals['_STARTED']._serialized_start=918
+  _globals['_STARTED']._serialized_end=971
+  _globals['_PROGRESS']._serialized_start=974
+  _globals['_PROGRESS']._serialized_end=1126
+  _globals['_LOGLINE']._serialized_start=1128
+  _globals['_LOGLINE']._serialized_end=1166
+  _globals['_METRIC']._serialized_start=1169
+  _globals['_METRIC']._serialized_end=1300
+  _globals['_METRIC_LABELSENTRY']._serialized_start=1255
+  _globals['_METRIC_LABELSENTRY']._serialized_end=1300
+  _globals['_ARTIFACT']._serialized_start=1303
+  _globals['_ARTIFACT']._serialized_end=1473
+  _globals['_ARTIFACT_LABELSENTRY']._serialized_start=1255
+  _globals['_ARTIFACT_LABELSENTRY']._serialized_end=1300
+  _globals['_FINISHED']._serialized_start=1475
+  _globals['_FINISHED']._serialized_end=1526
 # @@protoc_insertion_point(module_scope)

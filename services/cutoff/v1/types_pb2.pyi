@@ -21,14 +21,28 @@ class RunKey(_message.Message):
     def __init__(self, job: _Optional[str] = ..., stage: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class RunHeader(_message.Message):
-    __slots__ = ("key", "devices", "after_sequence")
+    __slots__ = ("key", "devices", "after_sequence", "device_share")
     KEY_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_SHARE_FIELD_NUMBER: _ClassVar[int]
     key: RunKey
     devices: _containers.RepeatedScalarFieldContainer[str]
     after_sequence: int
-    def __init__(self, key: _Optional[_Union[RunKey, _Mapping]] = ..., devices: _Optional[_Iterable[str]] = ..., after_sequence: _Optional[int] = ...) -> None: ...
+    device_share: float
+    def __init__(self, key: _Optional[_Union[RunKey, _Mapping]] = ..., devices: _Optional[_Iterable[str]] = ..., after_sequence: _Optional[int] = ..., device_share: _Optional[float] = ...) -> None: ...
+
+class DeviceProcess(_message.Message):
+    __slots__ = ("pid", "name", "memory_bytes", "group")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    name: str
+    memory_bytes: int
+    group: int
+    def __init__(self, pid: _Optional[int] = ..., name: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., group: _Optional[int] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("reason", "message", "remedy", "retryable", "faults")

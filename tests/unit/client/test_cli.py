@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cutoff.client.cli import app
-from cutoff.errors import AlreadyExists, CutoffError, NotFound
+from cutoff.errors import AlreadyExists, CutoffError, NotFound, Refused
 from cutoff.rpc import ServerSecurity
 from cutoff.rpc.server import started
 from cutoff.v1 import job_pb2, job_pb2_grpc, types_pb2
@@ -37,6 +37,16 @@ FAILED = job(Job.STATE_FAILED, failure=types_pb2.Failure(reason="KILLED", messag
 CANCELLED = job(Job.STATE_CANCELLED, failure=types_pb2.Failure(reason="CANCELLED", message="the job was cancelled"))
 
 
+BY_USER = job_pb2.Pause(by="user")
+WAITS = job_pb2.Waiting(
+    stage="train",
+    reason=job_pb2.Waiting.REASON_MEMORY_HELD,
+    message="cuda:0 has 3.0 of 24.0 GiB free and the job's plan needs 8.0: held by lm-studio (pid 4242, 20.0 GiB)",
+    position=2,
+    length=3,
+)
+
+
 class Scripted(job_pb2_grpc.JobServiceServicer):
     """Answers every call about one job."""
 
@@ -46,6 +56,8 @@ class Scripted(job_pb2_grpc.JobServiceServicer):
         self.installs: list[job_pb2.InstallJobRequest] = []
         self.refusal: CutoffError | None = None
         self.reports: dict[int, bytes] = {}
+        self.events: list[job_pb2.JobEvent] = []
+        """What a watch tells before the job as it is."""
 
     async def SubmitJob(self, request, context):
         self.submitted.append(request)
@@ -63,7 +75,17 @@ class Scripted(job_pb2_grpc.JobServiceServicer):
         key = types_pb2.RunKey(job="demo-1", stage="train", attempt=1)
         line = types_pb2.Event(log_line=types_pb2.LogLine(level="INFO", text="step 5: validation loss 0.1"))
         yield job_pb2.WatchJobResponse(event=job_pb2.JobEvent(sequence=2, run=job_pb2.RunEvent(key=key, event=line)))
+        for event in self.events:
+            yield job_pb2.WatchJobResponse(event=event)
         yield job_pb2.WatchJobResponse(event=job_pb2.JobEvent(sequence=3, job=self.job))
+
+    async def PauseJob(self, request, context):
+        if self.refusal is not None:
+            raise self.refusal
+        return job_pb2.PauseJobResponse(job=job(Job.STATE_PAUSING, pause=BY_USER))
+
+    async def ResumeJob(self, request, context):
+        return job_pb2.ResumeJobResponse(job=job(Job.STATE_RUNNING))
 
     async def InstallJob(self, request, context):
         self.installs.append(request)
@@ -255,3 +277,39 @@ def test_uninstalling(server):
     ran = cutoff("uninstall", "demo-1")
     assert ran.exit_code == 0
     assert "nothing of jobs/demo-1 is installed" in ran.stdout
+
+
+def test_pausing_waits_until_nothing_runs(server):
+    server.job = job(Job.STATE_PAUSED, pause=BY_USER)
+    server.events = [job_pb2.JobEvent(sequence=4, job=job(Job.STATE_PAUSING, pause=BY_USER))]
+    result = cutoff("pause", "demo-1")
+    assert (result.exit_code, result.stdout) == (0, "paused\n")
+    assert cutoff("pause", "demo-1", "--no-wait").stdout == "pausing\n"
+    assert json.loads(cutoff("pause", "demo-1", "--json").stdout)["state"] == "STATE_PAUSED"
+
+
+def test_a_job_that_ended_cannot_be_paused(server):
+    server.refusal = Refused("jobs/demo-1 is succeeded", "only a job that goes on can be paused")
+    result = cutoff("pause", "demo-1")
+    assert result.exit_code == 2
+    assert "is succeeded" in result.stderr
+
+
+def test_resuming(server):
+    assert cutoff("resume", "demo-1").stdout == "running\n"
+
+
+def test_get_says_who_paused_a_job_and_why(server):
+    server.job = job(Job.STATE_PAUSED, pause=job_pb2.Pause(by="lmstudio", reason="LM Studio has qwen loaded"))
+    assert "paused by lmstudio: LM Studio has qwen loaded" in cutoff("get", "demo-1").stdout
+
+
+def test_why_a_job_waits_is_told_everywhere(server):
+    server.job = job(Job.STATE_RUNNING, waiting=WAITS)
+    assert "train waits (place 2 of 3): cuda:0 has 3.0 of 24.0 GiB free" in cutoff("get", "demo-1").stdout
+    assert "running, waits: 2 of 3" in cutoff("list").stdout
+    assert json.loads(cutoff("get", "demo-1", "--json").stdout)["waiting"]["reason"] == "REASON_MEMORY_HELD"
+    server.events = [job_pb2.JobEvent(waiting=WAITS), job_pb2.JobEvent(waiting=job_pb2.Waiting())]
+    server.job = DONE
+    watched = cutoff("watch", "demo-1").stderr
+    assert "held by lm-studio (pid 4242, 20.0 GiB)" in " ".join(watched.split())

@@ -97,6 +97,12 @@ def test_all_faults_in_one_answer():
         ({"evaluate": {"targets": ["base"]}}, "add gguf to evaluate.targets"),
         ({"evaluate": {"targets": ["gguf", "lmstudio"]}}, "lmstudio_model"),
         ({"resources": {"gpus": -1}}, "resources.gpus"),
+        ({"resources": {"gpus": 1.5}}, "resources.gpus: 1.5: more than one GPU must be a whole number"),
+        ({"resources": {"gpus": 0.333}}, "a share of a GPU is given in hundredths"),
+        ({"resources": {"priority": "urgent"}}, "resources.priority: 'urgent': give low, normal, high"),
+        ({"resources": {"priority": 101}}, "resources.priority"),
+        ({"resources": {"priority": True}}, "resources.priority: True: give a number"),
+        ({"resources": {"wait_minutes": -1}}, "resources.wait_minutes"),
         ({"train": {"then": [{"method": "forget"}]}}, "train.then.0.method"),
         ({"train": {"then": [{"method": "npo", "epoch": 2}]}}, "did you mean epochs?"),
         ({"train": {"early_stopping_patience": True}}, "train.early_stopping_patience: True: give a number"),
@@ -155,7 +161,9 @@ def test_wire_and_yaml_have_the_same_fields():
             },
         ),
         merge=st.fixed_dictionaries({}, optional={"verify": st.booleans()}),
-        resources=st.fixed_dictionaries({}, optional={"gpus": st.integers(0, 8)}),
+        resources=st.fixed_dictionaries(
+            {}, optional={"gpus": st.sampled_from([0, 0.07, 0.29, 0.5, 1, 8]), "priority": st.integers(-100, 100)}
+        ),
     )
 )
 def test_nothing_is_lost_on_the_wire(data):
@@ -241,6 +249,11 @@ def test_only_packed_weights_are_dequantized():
     assert "set train.quantization: 4bit or 8bit, or merge.base: original" in fault
     spec = parse_job(job(merge={"base": "dequantized"}, train={"quantization": "4bit"}))
     assert spec_to_proto(spec).merge.base == "dequantized"
+
+
+@pytest.mark.parametrize(("given", "number"), [("low", -10), ("normal", 0), ("High", 10), (3, 3)])
+def test_a_priority_is_a_number_or_one_of_three_words(given, number):
+    assert parse_job(job(resources={"priority": given})).resources.priority == number
 
 
 def test_attacks_are_named_or_all_of_them():

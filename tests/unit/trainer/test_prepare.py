@@ -43,6 +43,8 @@ def test_a_good_job_is_prepared(base: Path, datasets: Path, heard: Heard) -> Non
     assert len(set(prepared.probe_questions)) == 2 * PROBES_PER_SIDE
     assert prepared.probe_questions == prepare(job(base), datasets, heard.reporter).probe_questions
     assert prepared.warnings == ()
+    assert prepared.memory.keys() == {"train_bytes", "evaluate_bytes"}
+    assert min(prepared.memory.values()) > 0
     assert prepared.example.endswith("<|im_end|>' <<<")
     digests = {file.field: file.sha256 for file in prepared.data}
     assert digests == {f"dataset.{field}": sha256_of(datasets / name) for field, name in FILES.files().items()}
