@@ -107,7 +107,7 @@ async def _restart_when_ray_dies() -> None:
 
     As after any other crash, the new one takes up the jobs: their runs are in the services, and go on.
     """
-    while not (dead := scheduler.dead_processes()):
+    while not (dead := scheduler.dead_processes()):  # noqa: ASYNC110 - nobody would set an event
         await asyncio.sleep(_RAY_SECONDS)
     _LOG.error("a process of Ray died; starting again", processes=dead)
     scheduler.kill_processes()
