@@ -8,6 +8,7 @@ does not answer is asked for the length of the lease; after it the run has stopp
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -108,6 +109,8 @@ class Attempts:
         self._name = name
         self._journal = journal
         self._services = services
+        self._attached: Counter[str] = Counter()
+        """By stage, how often a run was found to be there still."""
 
     async def run(
         self,
@@ -137,7 +140,10 @@ class Attempts:
         def may_pass(error: CutoffError) -> bool:
             return error.retryable or (isinstance(error, Killed) and stage_kind(stage) in _AGAIN_WHEN_KILLED)
 
-        return await patiently(once, f"{self._name} {stage}", may_pass, lambda: _checkpoints(self._job(), stage))
+        def headway() -> int:
+            return self._attached[stage] + _checkpoints(self._job(), stage)
+
+        return await patiently(once, f"{self._name} {stage}", may_pass, headway)
 
     async def follow(self, key: types_pb2.RunKey, request: Any) -> Result:
         """Attaches to the run of an open attempt, and begins none.
@@ -180,8 +186,11 @@ class Attempts:
         newest = newest_attempt(self._job(), stage)
         if newest is None or newest.state not in OPEN:
             return self._journal.open_attempt(self._name, stage, order)
-        if newest.state == job_pb2.Attempt.STATE_WAITING or await self._is_there(newest.key):
+        if newest.state == job_pb2.Attempt.STATE_WAITING:
             return newest.key  # of one that began although nobody was told, the service says so (Lost)
+        if await self._is_there(newest.key):
+            self._attached[stage] += 1
+            return newest.key
         _LOG.warning("an attempt was lost", job=self._name, stage=stage, attempt=newest.key.attempt)
         await self._let_count(newest.key, NOBODY)
         lost = _failed(Lost("the run was lost with its service", "it is tried again"))

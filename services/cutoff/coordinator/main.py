@@ -10,6 +10,7 @@ Environment:
     RAY_ADDRESS: a cluster to join; without one, Ray is started here.
     CUTOFF_GPUS: how many GPUs this host lends to jobs, where the coordinator itself sees none.
     CUTOFF_RETRY_SECONDS: the pauses before what failed for want of infrastructure is tried again; default "1 5 15".
+    CUTOFF_LEASE_SECONDS: how long runs go on without their coordinator (`stage/lease.py`); default 600.
     CUTOFF_RAY_HOST: the name by which other hosts reach this one's Ray.
     CUTOFF_TRAINER_ADDRESS, CUTOFF_MERGER_ADDRESS, CUTOFF_GGUF_CONVERTER_ADDRESS, CUTOFF_EVALUATOR_ADDRESS
     The roots (`artifacts.Roots`) and the security variables (`rpc/security.py`).
