@@ -36,7 +36,7 @@ def coordinator():
         try:
             yield process, address
         finally:
-            print(Path(folder, "log").read_text(errors="replace")[-3000:])
+            sys.stdout.write(Path(folder, "log").read_text(errors="replace")[-3000:])
             for child in psutil.Process(process.pid).children(recursive=True):
                 child.kill()
             process.kill()
@@ -75,4 +75,4 @@ def test_the_coordinator_starts_itself_anew(coordinator, part):
         assert process.poll() is None, "it ended"
         time.sleep(0.1)
     wait_until_it_answers(address, 120)
-    print(f"after {part} was killed it answers again after {time.monotonic() - began:.1f} s")
+    sys.stdout.write(f"after {part} was killed it answers again after {time.monotonic() - began:.1f} s\n")
