@@ -380,3 +380,25 @@ def test_a_report_comes_whole_however_long_it_is(port, store, tmp_path):
     (tmp_path / "out/report.html").unlink()
     with pytest.raises(NotFound, match="not there any more"):
         report(port, job.name, job_pb2.GetReportRequest.FORMAT_HTML)
+
+
+def retry(port, name) -> job_pb2.Job:
+    return port.unary("JobService/RetryJob", job_pb2.RetryJobRequest(name=name), job_pb2.RetryJobResponse).job
+
+
+def test_a_cancelled_job_is_tried_again(port):
+    name = submit(port).name
+    cancel(port, name)
+    for _ in watch(port, name):
+        pass
+    assert get(port, name).state == job_pb2.Job.STATE_CANCELLED
+    assert retry(port, name).state == job_pb2.Job.STATE_QUEUED
+    assert retry(port, name).name == name, "a call may be repeated"
+    cancel(port, name)
+
+
+def test_a_job_that_succeeded_or_is_not_there_is_not_tried_again(port):
+    with pytest.raises(Refused, match="succeeded"):
+        retry(port, ended(port).name)
+    with pytest.raises(NotFound):
+        retry(port, "jobs/none")

@@ -178,6 +178,16 @@ class Client:
         request = job_pb2.ResumeJobRequest(name=_name(job))
         return self._peer.unary("JobService/ResumeJob", request, job_pb2.ResumeJobResponse).job
 
+    def retry(self, job: str) -> job_pb2.Job:
+        """Goes on with a job that failed or was cancelled, from what succeeded; one that has not ended stays as it is.
+
+        Raises:
+            NotFound: There is no such job.
+            Refused: It succeeded, or is being cancelled, installed or uninstalled.
+        """
+        request = job_pb2.RetryJobRequest(name=_name(job))
+        return self._peer.unary("JobService/RetryJob", request, job_pb2.RetryJobResponse).job
+
     def install(self, job: str, quant_type: str = "", replace: bool = False) -> job_pb2.Job:
         """Begins to install a GGUF of a job that has ended; watch it from its last_sequence, then `require_installed`.
 

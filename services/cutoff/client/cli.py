@@ -230,6 +230,20 @@ def resume(job: JobName, as_json: Json = False) -> None:
 
 
 @app.command()
+def retry(
+    job: JobName,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Goes on with a job that failed or was cancelled: from the stages that succeeded and its newest checkpoint."""
+    with _errors_shown(as_json), Client() as client:
+        retried = client.retry(job)
+        if watch:
+            _finish(_watch_to_the_end(client, retried.name), as_json)
+        _print(retried, as_json, show.state_of(retried))
+
+
+@app.command()
 def install(
     job: JobName,
     quant: Annotated[str, typer.Option(help="One of its quantization types [the installed one, or the first].")] = "",

@@ -117,6 +117,7 @@ class LocalSystem:
         # A system of one's own has a state of its own: it takes up nobody else's jobs.
         own = {"CUTOFF_STATE": str(self._private), "CUTOFF_DATABASE_URL": "", "RAY_ADDRESS": ""}
         own["CUTOFF_LLAMA_CPP_PATHS"] = "/"  # the one who submits is the one whose programs these are
+        own["CUTOFF_LEASE_SECONDS"] = os.environ.get("CUTOFF_LEASE_SECONDS") or "120"  # nobody restarts its parts
         private = {} if self._ports else {"CUTOFF_METRICS_PORT": "0", **own}
         stages = [service for service in _MODULES if service != "coordinator"]
         return {

@@ -9,6 +9,7 @@ An attempt whose host is lost is lost with it, and the next one goes where there
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -105,6 +106,8 @@ class Attempts:
         self._name = name
         self._journal = journal
         self._services = services
+        self._attached: Counter[str] = Counter()
+        """By stage, how often a run was found to be there still."""
 
     async def run(
         self,
@@ -136,7 +139,10 @@ class Attempts:
         def may_pass(error: CutoffError) -> bool:
             return error.retryable or (isinstance(error, Killed) and stage_kind(stage) in _AGAIN_WHEN_KILLED)
 
-        return await patiently(once, f"{self._name} {stage}", may_pass, lambda: _checkpoints(self._job(), stage))
+        def headway() -> int:
+            return self._attached[stage] + _checkpoints(self._job(), stage)
+
+        return await patiently(once, f"{self._name} {stage}", may_pass, headway)
 
     async def follow(self, key: types_pb2.RunKey, request: Any) -> Result:
         """Attaches to the run of an open attempt, and begins none.
@@ -197,6 +203,8 @@ class Attempts:
         if self._services.hosts.is_far(newest) and not await self._services.hosts.returns(newest.host):
             await self._cancel(newest.key, Lost(f"host {newest.host} has left the cluster", "it is tried again"))
             return self._journal.open_attempt(self._name, stage, order)
+        if newest.state == job_pb2.Attempt.STATE_RUNNING:
+            self._attached[stage] += 1
         return newest.key
 
     async def _goes_on(self, attempt: job_pb2.Attempt) -> bool:

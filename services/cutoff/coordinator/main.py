@@ -1,6 +1,8 @@
 """The coordinator as a process: Ray, the store, the job service, from start to graceful stop.
 
     cutoff-coordinator [--listen 127.0.0.1:50051] [--metrics-port 9101]
+    cutoff-coordinator backup FILE
+    cutoff-coordinator restore FILE [--replace]
 
 Environment:
     CUTOFF_LISTEN, CUTOFF_METRICS_PORT, CUTOFF_METRICS_ADDRESS: as the flags, and where metrics are served.
@@ -10,6 +12,7 @@ Environment:
     CUTOFF_RETRY_SECONDS: the pauses before what failed for want of infrastructure is tried again; default "1 5 15".
     CUTOFF_PAUSE_WHILE_LMSTUDIO: LM Studio's server, http://localhost:1234 say: trainings are paused while it has a
         model loaded. LM_API_TOKEN: its token, if it wants one.
+    CUTOFF_LEASE_SECONDS: how long runs go on without their coordinator (`stage/lease.py`); default 600.
     CUTOFF_RAY_HOST: the name by which other hosts reach this one's Ray.
     CUTOFF_HOST: this host's name among several; default "head". CUTOFF_CPUS: how many attempts without a GPU it takes.
     CUTOFF_MODELS_HOST: the host that installs, since it has the models folder; default this one. "any": all share it.
@@ -32,6 +35,7 @@ import grpc.aio
 from cutoff.artifacts import Roots, name_artifacts
 from cutoff.coordinator import admission, lmstudio_watch, scheduler, stage_services
 from cutoff.coordinator.attempts import Services
+from cutoff.coordinator.backup import back_up, restore
 from cutoff.coordinator.gpu_queue import GpuQueue
 from cutoff.coordinator.hosts import Addresses
 from cutoff.coordinator.jobs import Jobs
@@ -58,13 +62,22 @@ def main() -> None:
     metrics = int(os.environ.get("CUTOFF_METRICS_PORT", "9101"))
     parser.add_argument("--listen", default=listen, help="host:port or unix:/path (default: %(default)s)")
     parser.add_argument("--metrics-port", type=int, default=metrics, help="0 takes a free one (default: %(default)s)")
+    commands = parser.add_subparsers(dest="command", metavar="backup | restore")
+    backing_up = commands.add_parser("backup", help="copy the job store into a file, while the coordinator runs")
+    backing_up.add_argument("file", type=Path)
+    restoring = commands.add_parser("restore", help="put such a copy in the place of the job store")
+    restoring.add_argument("file", type=Path)
+    restoring.add_argument("--replace", action="store_true", help="lose the jobs that are in the store")
     options = parser.parse_args()
     configure_logs("coordinator")
     roots = Roots.from_environment()
+    state = Path(os.environ.get("CUTOFF_STATE") or roots.artifacts / "state")
+    if options.command:
+        _keep_copies(options, state)
+        return
     address = os.environ.get("CUTOFF_METRICS_ADDRESS", "127.0.0.1")
     port = serve_metrics("coordinator", options.metrics_port, address, {"artifacts": roots.artifacts})
     _LOG.info("metrics", port=port)
-    state = Path(os.environ.get("CUTOFF_STATE") or roots.artifacts / "state")
     state.mkdir(parents=True, exist_ok=True)
     try:
         lock = _only_one(state)
@@ -79,8 +92,26 @@ def main() -> None:
     os.close(lock)
 
 
+def _keep_copies(options: argparse.Namespace, state: Path) -> None:
+    """Backs the job store up, or restores it."""
+    try:
+        if options.command == "backup":
+            print(f"{back_up(_store_url(state), options.file)} jobs are in {options.file}")
+            return
+        state.mkdir(parents=True, exist_ok=True)
+        lock = _only_one(state)
+        print(f"{restore(_store_url(state), options.file, options.replace)} jobs are in the store again")
+        os.close(lock)
+    except CutoffError as error:
+        sys.exit(f"error: {error}")
+
+
+def _store_url(state: Path) -> str:
+    return os.environ.get("CUTOFF_DATABASE_URL") or f"sqlite:///{state / 'jobs.db'}"
+
+
 async def _serve(listen: str, roots: Roots, state: Path) -> None:
-    store = Store(os.environ.get("CUTOFF_DATABASE_URL") or f"sqlite:///{state / 'jobs.db'}")
+    store = Store(_store_url(state))
     journal = Journal(store)
     queue = GpuQueue(scheduler, stage_services.read_devices, journal.waits)
     services = Services(
@@ -129,7 +160,7 @@ async def _restart_when_ray_dies() -> None:
 
     As after any other crash, the new one takes up the jobs: their runs are in the services, and go on.
     """
-    while not (dead := scheduler.dead_processes()):  # noqa: ASYNC110 - Ray tells nobody
+    while not (dead := scheduler.dead_processes()):  # noqa: ASYNC110 - nobody would set an event
         await asyncio.sleep(_RAY_SECONDS)
     _LOG.error("a process of Ray died; starting again", processes=dead)
     scheduler.kill_processes()

@@ -1,7 +1,8 @@
 """Durable jobs: what was acknowledged survives a crash. SQLite in WAL mode, through SQLAlchemy.
 
 Two tables: `jobs` holds each job's record (the proto) with the columns that are searched by, `events` what
-happened to it. A change of a job and the event that tells of it are one transaction.
+happened to it. A change of a job and the event that tells of it are one transaction. The tables have versions
+(`schema.py`); PostgreSQL is a URL away.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from cutoff.coordinator.job import TERMINAL, job_id, new_job
+from cutoff.coordinator.schema import bring_up_to_date
 from cutoff.errors import AlreadyExists, NotFound, Unavailable
 from cutoff.v1 import job_pb2
 
@@ -55,13 +57,16 @@ class Store:
 
     Args:
         url: An SQLAlchemy URL, such as sqlite:////var/lib/cutoff/jobs.db.
+
+    Raises:
+        Refused: A newer cutoff made the database.
     """
 
     def __init__(self, url: str) -> None:
         self._engine = create_engine(url)
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _configure_sqlite)
-        _Base.metadata.create_all(self._engine)
+        bring_up_to_date(self._engine)
 
     @property
     def engine(self) -> Engine:

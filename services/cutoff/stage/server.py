@@ -3,8 +3,8 @@
     cutoff-trainer [--listen 127.0.0.1:50052] [--metrics-port 9102]
 
 Environment: CUTOFF_LISTEN and CUTOFF_METRICS_PORT as the flags; CUTOFF_LOCKS (the host's folder of device
-locks, default $CUTOFF_CACHE/locks); CUTOFF_START_METHOD=spawn where a driver does not survive a fork; the
-roots (`artifacts.Roots`) and the security variables (`rpc/security.py`).
+locks, default $CUTOFF_CACHE/locks); CUTOFF_START_METHOD=spawn where a driver does not survive a fork;
+CUTOFF_LEASE_SECONDS (`stage/lease.py`); the roots (`artifacts.Roots`) and the security variables (`rpc/security.py`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,10 @@ def newest_valid(folder: Path) -> Path | None:
     return next((path for path in checkpoints_in(folder) if not problems(path)), None)
 
 
-def newest_valid_from(checkpoint: Path) -> Path | None:
-    """A checkpoint if it is whole, or the newest whole one before it in its folder."""
-    before = (path for path in checkpoints_in(checkpoint.parent) if step_of(path) <= step_of(checkpoint))
-    return next((path for path in before if not problems(path)), None)
+def newest_valid_of(folders: Iterable[Path]) -> Path | None:
+    """The checkpoint of the most steps that is whole, of several runs that go on from each other."""
+    found = [checkpoint for folder in folders for checkpoint in checkpoints_in(folder)]
+    return next((path for path in sorted(found, key=step_of, reverse=True) if not problems(path)), None)
 
 
 def newest_of_latest_run(output: Path) -> Path:

@@ -13,7 +13,7 @@ from cutoff.spec import JobSpec, TrainSpec, spec_from_proto
 from cutoff.stage.context import RunContext
 from cutoff.telemetry import before_import
 from cutoff.trainer import prepare as preparation
-from cutoff.trainer.checkpoints import check_whole, newest_valid_from
+from cutoff.trainer.checkpoints import check_whole, newest_valid_of
 from cutoff.trainer.estimate import GIB
 from cutoff.trainer.plan import TrainingPlan
 from cutoff.v1 import trainer_pb2
@@ -89,19 +89,24 @@ def _within_share(train: TrainSpec, share: float, devices: Sequence[str]) -> Tra
 
 
 def _resume_from(offered: str, spec: JobSpec, run: RunContext) -> Path | None:
-    """Where to go on: from the checkpoint an earlier attempt left, or what the job names.
+    """Where to go on: from the newest whole checkpoint of the job's earlier attempts, else from what the job names.
 
-    Of an earlier attempt a damaged checkpoint is passed over for the one before it; what a user names must be whole.
+    Whatever they published counts, whether the coordinator was told or not. What a user names must be whole.
+
+    Args:
+        offered: The newest that the coordinator was told of, below the artifacts root; "" for none.
+        spec: The job.
+        run: The attempt.
     """
-    if not offered:
-        named = spec.train.resume_from_checkpoint
-        return inside(run.roots.artifacts, named) if named else None
-    newest = inside(run.roots.artifacts, offered)
-    found = newest_valid_from(newest)
-    if found != newest:
+    earlier = [run.folder.parent / str(number) for number in range(1, run.key.attempt)]
+    found = newest_valid_of(earlier)
+    if offered and (found is None or found.name != Path(offered).name):
         since = f"going on from {found.name}" if found else "beginning anew"
-        run.report.warn(f"{newest.name} of the earlier attempt is damaged; {since}")
-    return found
+        run.report.warn(f"{Path(offered).name} was the newest the coordinator knew of; {since}")
+    if found is not None or offered:
+        return found
+    named = spec.train.resume_from_checkpoint
+    return inside(run.roots.artifacts, named) if named else None
 
 
 def _model_name(spec: JobSpec) -> str:

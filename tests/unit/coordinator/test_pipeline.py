@@ -10,9 +10,10 @@ import pytest
 
 from cutoff.coordinator.attempts import Services
 from cutoff.coordinator.hosts import Addresses
-from cutoff.coordinator.job import OPEN, with_attempt, with_event
+from cutoff.coordinator.job import OPEN, TERMINAL, with_attempt, with_event
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
+from cutoff.coordinator.store import StoreFailed
 from cutoff.errors import AlreadyExists, NotFound, Refused, Unavailable
 from cutoff.stage.report import Reporter
 from cutoff.v1 import job_pb2, run_pb2, types_pb2
@@ -503,3 +504,217 @@ def test_a_restart_starts_a_lost_run_anew(store, spec):
     assert after.state == job_pb2.Job.STATE_SUCCEEDED
     assert script.calls[0].request.run.key.attempt == 2
     assert after.attempts[0].failure.reason == "LOST"
+
+
+KILLED = types_pb2.Failure(reason="KILLED", message="memory ran out")
+
+
+def test_an_evaluation_that_was_killed_is_tried_again_for_its_answers_are_kept(store, spec):
+    script = Script()
+    script.endings["evaluate-merged"] = [KILLED]
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    assert [a.failure.reason for a in job.attempts if a.key.stage == "evaluate-merged"] == ["KILLED", ""]
+
+
+def test_a_training_that_gets_on_is_tried_as_often_as_it_is_lost(store, spec):
+    script = Script()
+    losses = 0
+
+    async def drive(call):
+        nonlocal losses
+        if call.request.run.key.stage == "train" and losses < 9:
+            losses += 1
+            yield types_pb2.Event(sequence=1, started=types_pb2.Started(pid=1))
+            path = f"jobs/x/train/{losses}/checkpoint-{losses // 3}"
+            yield types_pb2.Event(sequence=2, artifact=types_pb2.Artifact(kind="checkpoint", path=path))
+            yield types_pb2.Event(sequence=3, failed=types_pb2.Failure(reason="LOST", retryable=True))
+            return
+        async for event in Script.drive(script, call):
+            yield event
+
+    script.drive = drive
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    assert len([a for a in job.attempts if a.key.stage == "train"]) == 10
+
+
+def test_a_service_that_falls_silent_is_asked_whether_it_has_the_run(store, spec, monkeypatch):
+    monkeypatch.setattr("cutoff.coordinator.patience.FIRST_SECONDS", 0.2)
+    monkeypatch.setattr("cutoff.coordinator.patience.SILENCE_SECONDS", 0.2)
+    script = Script(merge=["hang"])  # after it has said that the run began
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    merges = [a for a in job.attempts if a.key.stage == "merge"]
+    assert [a.failure.reason for a in merges] == ["LOST", ""]
+
+
+def test_heartbeats_keep_a_run_that_has_no_news(store, spec, monkeypatch):
+    monkeypatch.setattr("cutoff.coordinator.patience.SILENCE_SECONDS", 0.3)
+    script = Script()
+
+    async def drive(call):
+        if call.request.run.key.stage == "merge":
+            for _ in range(8):
+                yield types_pb2.Event(heartbeat=types_pb2.Heartbeat())
+                await asyncio.sleep(0.1)
+        async for event in Script.drive(script, call):
+            yield event
+
+    script.drive = drive
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    assert len([a for a in job.attempts if a.key.stage == "merge"]) == 1
+    kinds = {event.run.event.WhichOneof("kind") for event in store.events(job.name, 0) if event.HasField("run")}
+    assert "heartbeat" not in kinds
+
+
+def test_a_run_whose_service_does_not_answer_is_lost_with_its_lease(store, spec, monkeypatch):
+    monkeypatch.setattr("cutoff.coordinator.attempts.LEASE_SECONDS", 0.3)
+    monkeypatch.setattr("cutoff.coordinator.attempts._ASKING", (0.05,))
+    script = Script(train=["lost"])
+    asked = 0
+
+    async def unreachable(address):
+        nonlocal asked
+        asked += 1
+        raise Unavailable("no answer")
+
+    script.list_runs = unreachable
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    assert [a.failure.reason for a in job.attempts if a.key.stage == "train"] == ["LOST", ""]
+    assert asked > 3
+
+
+def test_nothing_is_begun_before_what_runs_is_attached_to(store, spec):
+    """It would take the hardware that the run is on."""
+    spec.install.enabled = False
+
+    async def first_life():
+        script = Script(train=["hang"])
+        journal = Journal(store)
+        jobs = Jobs(journal, script.services())
+        name = journal.submit(spec, "r1")[0].name
+        jobs.start(name)
+        while "train" not in script.stages:
+            await asyncio.sleep(0.01)
+        await jobs.suspend()
+        return name
+
+    async def second_life(name):
+        waiting = store.submit(spec, "r2")[0].name
+        script = Script(train=["hang", "hang"])
+        key = types_pb2.RunKey(job=name.removeprefix("jobs/"), stage="train", attempt=1)
+        go_on = asyncio.Event()
+
+        async def list_runs(_):
+            await go_on.wait()
+            return [run_pb2.Run(key=key)]
+
+        script.list_runs = list_runs
+        journal = Journal(store)
+        jobs = Jobs(journal, script.services())
+        jobs.take_up()
+        new = journal.submit(spec, "r3")[0].name
+        jobs.start(new)
+        await asyncio.sleep(0.1)
+        assert script.calls == [], "others wait"
+        go_on.set()
+        script.endings["train"] = ["hang"] * 3
+
+        async def heartbeat_then_hang(call):
+            yield types_pb2.Event(heartbeat=types_pb2.Heartbeat())
+            async for event in Script.drive(script, call):
+                yield event
+
+        script.drive = heartbeat_then_hang
+        others = {other.removeprefix("jobs/") for other in (waiting, new)}
+        while not others <= {call.request.run.key.job for call in script.calls}:
+            await asyncio.sleep(0.01)
+        assert script.calls[0].request.run.key == key
+        await jobs.suspend()
+
+    asyncio.run(asyncio.wait_for(second_life(asyncio.run(first_life())), 30))
+
+
+def retried(store, script, name):
+    async def main():
+        journal = Journal(store)
+        jobs = Jobs(journal, script.services())
+        jobs.retry(name)
+        assert jobs.retry(name).state not in TERMINAL, "asked twice, it goes on once"
+        async for _ in journal.watch(name, 0):
+            pass
+        return journal.current(name)
+
+    return asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_a_failed_job_goes_on_from_what_succeeded(store, spec):
+    failure = types_pb2.Failure(reason="OUT_OF_MEMORY", message="no")
+    failed = run_job(store, spec, Script(convert=[failure]))
+    assert failed.state == job_pb2.Job.STATE_FAILED
+    script = Script()
+    job = retried(store, script, failed.name)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    assert not job.HasField("failure")
+    assert not {"prepare", "train", "merge"} & set(script.stages)
+    assert next(call.request.run.key.attempt for call in script.calls if call.request.run.key.stage == "convert") == 2
+
+
+def test_a_cancelled_training_goes_on_from_its_newest_checkpoint(store, spec):
+    script = Script()
+
+    async def drive(call):
+        async for event in Script.drive(script, call):
+            if event.HasField("finished") and call.request.run.key.stage == "train":
+                path = "jobs/x/train/1/checkpoint-5"
+                yield types_pb2.Event(sequence=2, artifact=types_pb2.Artifact(kind="checkpoint", path=path))
+                await asyncio.sleep(3600)
+            yield event
+
+    script.drive = drive
+
+    async def cancel(jobs, name):
+        while not any(a.artifacts for a in store.get(name).attempts):
+            await asyncio.sleep(0.01)
+        jobs.cancel(name)
+
+    cancelled = run_job(store, spec, script, cancel)
+    assert cancelled.state == job_pb2.Job.STATE_CANCELLED
+    script = Script()
+    assert retried(store, script, cancelled.name).state == job_pb2.Job.STATE_SUCCEEDED
+    train = next(call.request for call in script.calls if call.request.run.key.stage == "train")
+    assert (train.run.key.attempt, train.resume_from) == (2, "jobs/x/train/1/checkpoint-5")
+
+
+def test_a_job_that_succeeded_is_not_tried_again(store, spec):
+    job = run_job(store, spec, Script())
+    with pytest.raises(Refused, match="succeeded"):
+        retried(store, Script(), job.name)
+
+
+def test_a_job_goes_on_when_its_store_can_be_written_again(store, spec, monkeypatch):
+    """A full disk stops no run and loses no job: what happened meanwhile is told again."""
+    monkeypatch.setattr("cutoff.coordinator.jobs._STORE_SECONDS", 0.05)
+    real, failing = store.change, [True] * 9
+    script = Script()
+
+    def change(name, *arguments):
+        if "merge" in script.stages and failing:
+            failing.pop()
+            raise StoreFailed("the disk is full")
+        return real(name, *arguments)
+
+    monkeypatch.setattr(store, "change", change)
+
+    async def still_there(address):
+        return [run_pb2.Run(key=call.request.run.key) for call in script.calls]
+
+    script.list_runs = still_there
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    assert not failing
+    assert script.cancelled == []
+    assert len([a for a in job.attempts if a.key.stage == "merge"]) == 1

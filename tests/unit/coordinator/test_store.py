@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from cutoff.coordinator.job import moved
-from cutoff.coordinator.store import Store
+from cutoff.coordinator.store import Store, StoreFailed
 from cutoff.errors import AlreadyExists, NotFound
 from cutoff.v1 import job_pb2
 
@@ -76,3 +76,18 @@ def test_unfinished_jobs_are_found(store, spec):
 def test_an_unknown_job_is_not_found(store):
     with pytest.raises(NotFound, match="jobs/no"):
         store.get("jobs/no")
+
+
+def test_a_full_disk_takes_nothing_in_and_says_so(store, spec):
+    job, _ = store.submit(spec, "r1")
+    store.close()  # the limit below is a connection's
+    engine_limit = "PRAGMA max_page_count=1"
+    with store.engine.connect() as connection:
+        connection.exec_driver_sql(engine_limit)
+    spec.name = "x" * 100
+    with pytest.raises(StoreFailed, match="full"):
+        for number in range(100):
+            store.submit(spec, f"full-{number}")
+    assert store.get(job.name) == job
+    with store.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"

@@ -1,0 +1,1 @@
+"""One module per version; its name begins with the version's."""
