@@ -40,7 +40,7 @@ def main() -> None:
     except CutoffError as error:
         sys.exit(f"error: {error}")
     _LOG.info("joining", host=host_name(), command=" ".join(command))
-    os.execvp(command[0], command)  # noqa: S606 - no shell
+    os.execvp(command[0], command)
 
 
 def join_command() -> list[str]:
