@@ -61,7 +61,7 @@ def hosts(stack, cluster, shared, tmp_path):
 
 def wait_for_nodes(head, wanted: int) -> int:
     """How many nodes Ray counts; it counts anew every few seconds."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         status = head.execute("coordinator", "ray", "status").stdout
         found = status.partition("Pending")[0].count("node_")
@@ -72,8 +72,8 @@ def wait_for_nodes(head, wanted: int) -> int:
 
 def test_a_second_host_joins_and_takes_a_job(hosts):
     head, two = hosts
-    head.compose("up", "-d", "--wait", "--no-build", files=HEAD)
-    assert wait_for_nodes(head, 1) == 1
+    # No trainer, merger or evaluator on the first host: whatever they do, host two does.
+    head.compose("up", "-d", "--wait", "--no-deps", "--no-build", "coordinator", "gguf-converter", files=HEAD)
     two.compose("up", "-d", "--wait", "--no-build", files=WORKER)
     assert wait_for_nodes(head, 2) == 2, two.compose("logs", files=WORKER)
     seen = two.execute("ray-worker", "ls", "/run/cutoff").stdout.split()
@@ -91,7 +91,7 @@ def test_a_second_host_joins_and_takes_a_job(hosts):
     assert list(head.models.rglob("*.gguf")), "it was installed"
     for service in HOSTS_PART[:4]:
         assert "run started" in said_by(two, service), service
-        assert "run started" not in said_by(head, service), service
+    assert "run started" not in said_by(head, "gguf-converter")
 
 
 def test_a_host_that_does_not_share_the_artifacts_does_not_join(hosts, tmp_path):
