@@ -82,6 +82,10 @@ bench-convert: setup ## Conversion of a 1 GB model against llama.cpp alone and t
 bench-evaluate: setup ## Questions per second of each target against one by one, and the memory of 10,000 (about 5 minutes)
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.evaluate
 
+.PHONY: bench-hosts
+bench-hosts: setup ## Fifty jobs on three simulated hosts: placement, utilisation, queue times (about 8 minutes)
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.hosts
+
 .PHONY: bench-containers
 bench-containers: setup ## Start, memory at rest and job time of the composed system, against processes
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.containers

@@ -14,6 +14,9 @@ from cutoff.v1 import gguf_converter_pb2, run_pb2, types_pb2
 _CANCEL_SECONDS = 120.0
 """A cancel waits for the run's grace period; see `stage.runs.Limits`."""
 
+_CONVERTER = "gguf-converter"
+"""What the converter's certificate says, whatever the address."""
+
 _READING_SECONDS = 600.0
 """An installed file may have to be read through, to be known again."""
 
@@ -88,7 +91,7 @@ async def check_install(address: str, request: gguf_converter_pb2.CheckInstallRe
     """
 
     def call() -> None:
-        with Peer(address, ClientSecurity.between_services()) as peer:
+        with Peer(address, ClientSecurity.between_services(), _CONVERTER) as peer:
             method, response = "GgufConverterService/CheckInstall", gguf_converter_pb2.CheckInstallResponse
             peer.unary(method, request, response, _READING_SECONDS)
 
@@ -104,7 +107,7 @@ async def uninstall(address: str, request: gguf_converter_pb2.UninstallRequest) 
     """
 
     def call() -> None:
-        with Peer(address, ClientSecurity.between_services()) as peer:
+        with Peer(address, ClientSecurity.between_services(), _CONVERTER) as peer:
             method, response = "GgufConverterService/Uninstall", gguf_converter_pb2.UninstallResponse
             peer.unary(method, request, response, _READING_SECONDS)
 

@@ -177,19 +177,18 @@ def test_ray_is_the_first_container_where_kuberay_looks_for_it(rendered, name):
 
 @pytest.mark.parametrize("name", KUBERAY)
 def test_the_ray_cluster_has_the_pods_of_its_overlay(rendered, name):
-    """But for Ray's containers, volumes and names for addresses."""
+    """But for Ray's containers and volumes, and who installs."""
     with_ray, without = rendered(name), rendered(name.removesuffix("-kuberay"))
     for service in kubernetes.PORTS:
         ours = container(with_ray, service)
         if service == "coordinator":
             ours["env"].remove({"name": "RAY_ADDRESS", "value": "127.0.0.1:6379"})
+            ours["env"].remove({"name": "CUTOFF_MODELS_HOST", "value": "any"})
         assert ours == container(without, service)
     for service in ("coordinator", "trainer"):
         ours, base = template_with(with_ray, service).spec, template_with(without, service).spec
         added = {field for field in ours if ours[field] != base.get(field)}
-        assert added - {"containers", "volumes"} == (
-            {"shareProcessNamespace"} if service == "coordinator" else {"hostAliases"}
-        )
+        assert added - {"containers", "volumes"} == ({"shareProcessNamespace"} if service == "coordinator" else set())
     assert not of_kind(with_ray, "StatefulSet")
 
 
@@ -235,7 +234,12 @@ def test_a_driver_shares_the_ray_nodes_processes_and_files(rendered, name):
 @pytest.mark.parametrize("name", KUBERAY)
 def test_a_worker_reaches_the_services_beside_it_and_has_no_users_token(rendered, name):
     pod = template_with(rendered(name), "trainer")
-    assert pod.spec["hostAliases"] == [{"ip": "127.0.0.1", "hostnames": list(STAGE_SERVICES)}]
+    environment = {one["name"]: one.get("value") for one in pod.container("ray")["env"]}
+    ports = {one["name"]: one["ports"][0]["containerPort"] for one in pod.containers if one["name"] != "ray"}
+    for service in STAGE_SERVICES:
+        variable = f"CUTOFF_{service.upper().replace('-', '_')}_ADDRESS"
+        assert environment[variable] == f"$(POD_IP):{ports[service]}", "the coordinator calls it, too"
+    assert "--labels=cutoff-host=$(POD_NAME)" in pod.container("ray")["args"]
     volume = next(volume for volume in pod.spec["volumes"] if volume["name"] == "ray-secrets")
     assert volume["projected"]["sources"][1]["secret"]["items"] == [{"key": "ray-token", "path": "ray-token"}]
     assert {"name": "CUTOFF_TOKEN_FILE", "value": ""} in pod.container("ray")["env"]

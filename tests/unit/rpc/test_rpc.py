@@ -150,6 +150,26 @@ def use(monkeypatch, folder, **variables):
         monkeypatch.setenv(f"CUTOFF_{name}_FILE", str(folder / file))
 
 
+def test_a_further_hosts_service_is_known_by_its_services_name_and_answers_its_ray_worker(serve, secrets, monkeypatch):
+    own = {"CERT": "tls.crt", "KEY": "tls.key", "CA": "ca.crt"}
+    use(monkeypatch, secrets / "merger", CLIENT_CA="ca.crt", **own)
+    monkeypatch.setenv("CUTOFF_CALLERS", "coordinator,ray-worker")
+    address = serve("127.0.0.2:0", ServerSecurity.from_environment())  # no name of its certificate
+    for caller in ("coordinator", "ray-worker"):
+        use(monkeypatch, secrets / caller, **own)
+        with Peer(address, ClientSecurity.between_services(), "merger") as peer:
+            list_runs(peer)
+        for name in ("", "trainer"):
+            with Peer(address, ClientSecurity.between_services(), name) as peer, pytest.raises(errors.Unavailable):
+                list_runs(peer)
+    monkeypatch.setenv("CUTOFF_CALLERS", "coordinator")
+    use(monkeypatch, secrets / "merger", CLIENT_CA="ca.crt", **own)
+    first = serve("127.0.0.2:0", ServerSecurity.from_environment())
+    use(monkeypatch, secrets / "ray-worker", **own)
+    with Peer(first, ClientSecurity.between_services(), "merger") as peer, pytest.raises(errors.Unauthenticated):
+        list_runs(peer)
+
+
 def test_services_know_each_other_by_certificates(serve, secrets, monkeypatch):
     own = {"CERT": "tls.crt", "KEY": "tls.key", "CA": "ca.crt"}
     use(monkeypatch, secrets / "merger", CLIENT_CA="ca.crt", **own)
