@@ -18,7 +18,7 @@ from cutoff.coordinator.hosts import Addresses
 from cutoff.coordinator.measures import waiting_for_gpus
 from cutoff.coordinator.queue import Entry, Key, next_one, waiting
 from cutoff.coordinator.scheduler import Call, Held, NotPlaced
-from cutoff.errors import DeviceMemoryHeld
+from cutoff.errors import DeviceMemoryHeld, Unavailable
 from cutoff.v1 import job_pb2, types_pb2
 
 
@@ -42,6 +42,8 @@ class Times:
     """For Ray to start what holds the hardware; it may be free in parts that do not fit together."""
     memory: float = 15.0
     """Between two looks at a GPU's memory."""
+    back: float = 20.0
+    """How long the GPU of a run whose stream broke is kept for whoever attaches to it again."""
 
 
 class GpuQueue:
@@ -68,6 +70,8 @@ class GpuQueue:
         self._waiting: dict[Key, Entry] = {}
         self._held: dict[Key, tuple[Held, int]] = {}
         """Who has GPUs, and how much memory of each its plan needs."""
+        self._back_by: dict[Key, float] = {}
+        """Whose stream broke: their runs may go on, on GPUs that Ray takes for free."""
         self._told: dict[Key, job_pb2.Waiting] = {}
         self._arrivals = itertools.count()
         self._news = asyncio.Event()
@@ -91,7 +95,12 @@ class GpuQueue:
         try:
             held = await self._hardware_for(key, call, stack)
             async for event in held.drive():
+                if _stream_lost(event):
+                    self._back_by[key] = time.monotonic() + self._times.back
                 yield event
+        except Unavailable:
+            self._back_by[key] = time.monotonic() + self._times.back
+            raise
         finally:
             self._waiting.pop(key, None)
             self._held.pop(key, None)
@@ -101,6 +110,8 @@ class GpuQueue:
     async def _hardware_for(self, key: Key, call: Call, stack: AsyncExitStack) -> Held:
         """Waits until this call has its GPUs, with the memory its plan needs."""
         attaching = call.request.run.after_sequence > 0  # its run has begun: it is on its GPU
+        now = time.monotonic()
+        self._back_by = {other: by for other, by in self._back_by.items() if by > now and other != key}
         arrival = next(self._arrivals)
         self._waiting[key] = Entry(key, call.gpus, call.priority, call.since, arrival, time.time(), attaching)
         lacking_since: float | None = None
@@ -129,7 +140,8 @@ class GpuQueue:
         while True:
             entry = self._waiting[key]
             if next_one(self._waiting.values()) is entry:
-                if self._hardware.count_gpus()[1] >= entry.gpus:
+                expected = any(time.monotonic() < by for by in self._back_by.values()) and not entry.attaching
+                if not expected and self._hardware.count_gpus()[1] >= entry.gpus:
                     return
                 if entry.lack is not None:
                     self._set(key, lack=None)  # what it waits for now is a GPU
@@ -189,6 +201,11 @@ class GpuQueue:
         waiting_for_gpus([told.reason for told in now.values()])
         self._news.set()
         self._news = asyncio.Event()
+
+
+def _stream_lost(event: types_pb2.Event) -> bool:
+    """Whether an event says that the call failed, not the run: it has no number in a run."""
+    return event.failed.reason == Unavailable.reason and not event.sequence
 
 
 def _key(call: Call) -> Key:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -11,7 +12,7 @@ from cutoff.coordinator.gpu_memory import Reading
 from cutoff.coordinator.gpu_queue import GpuQueue, Times
 from cutoff.coordinator.hosts import Addresses
 from cutoff.coordinator.scheduler import Call, Held, NotPlaced
-from cutoff.errors import DeviceMemoryHeld
+from cutoff.errors import DeviceMemoryHeld, Unavailable
 from cutoff.v1 import job_pb2, run_pb2, trainer_pb2, types_pb2
 
 GIB = 1 << 30
@@ -235,6 +236,52 @@ def test_a_run_that_goes_on_takes_its_gpu_whatever_its_memory():
         house.submit("running", need=8, after=7)
         await house.settle()
         assert house.running == ["running"]
+
+    in_house(test)
+
+
+@pytest.mark.parametrize("raised", [False, True])
+def test_the_gpu_of_a_run_whose_stream_broke_is_kept_for_it(raised):
+    """The run goes on, and Ray takes its GPU for free."""
+
+    async def test(house):
+        lost = types_pb2.Event(failed=types_pb2.Failure(reason="UNAVAILABLE"))
+        real = house.ray._drive
+
+        async def breaks(call, devices):
+            house.ray._drive = real
+            house.ray.driven.append((call.request.run.key.job, devices))
+            yield types_pb2.Event(sequence=1, started=types_pb2.Started(pid=1))
+            await house.ray.go_on.wait()
+            house.ray.go_on.clear()
+            if raised:
+                raise Unavailable("the attempt's host was lost")
+            yield lost
+
+        house.ray._drive = breaks
+        task = house.submit("job", since=1)
+        await house.settle()
+        house.submit("high", priority=10)
+        house.ray.go_on.set()
+        with suppress(Unavailable):
+            await task
+        await house.settle()
+        assert house.running == ["job"], "nobody else has the GPU"
+        house.submit("job", since=1, after=1)
+        await house.settle()
+        assert house.running == ["job", "job"]
+
+    in_house(test)
+
+
+def test_a_gpu_is_not_kept_for_ever():
+    async def test(house):
+        house.queue._back_by["gone", "train", 1] = time.monotonic() + 0.1
+        house.submit("job")
+        await house.settle()
+        house.ray.go_on.set()
+        await house.tasks[0]
+        assert house.running == ["job"]
 
     in_house(test)
 
