@@ -9,7 +9,7 @@ from __future__ import annotations
 import typer
 
 import cutoff
-from cutoff.client.commands import after, before, here, jobs
+from cutoff.client.commands import after, before, here, jobs, operations
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="Gives a language model a knowledge cutoff."
@@ -22,7 +22,7 @@ app.command()(jobs.submit)
 app.command()(jobs.get)
 app.command("list")(jobs.list_jobs)
 app.command()(jobs.watch)
-app.command()(jobs.logs)
+app.command()(operations.logs)
 app.command()(jobs.cancel)
 app.command()(after.report)
 app.command()(after.compare)
@@ -32,6 +32,9 @@ app.command()(after.uninstall)
 app.command()(here.demo)
 app.command()(here.init)
 app.command()(here.serve)
+app.command()(operations.doctor)
+app.command()(operations.drain)
+app.command()(operations.gc)
 
 
 @app.command()

@@ -72,6 +72,10 @@ class Addresses:
         return str(getattr(self, service))
 
 
+async def _at_once() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The stage services, as attempts need them."""
@@ -86,6 +90,8 @@ class Services:
     """Awaitable: raises when the model could not be installed."""
     uninstall: Callable[[str, gguf_converter_pb2.UninstallRequest], Any]
     """Awaitable: removes an installed model."""
+    may_begin: Callable[[], Awaitable[None]] = _at_once
+    """Returns when a new attempt may begin: at once, unless the coordinator drains."""
 
 
 class Attempts:
@@ -163,11 +169,13 @@ class Attempts:
         """The key of the open attempt, if its run is still there or never began; else of a new one."""
         newest = newest_attempt(self._job(), stage)
         if newest is None or newest.state not in OPEN:
+            await self._services.may_begin()
             return self._journal.open_attempt(self._name, stage)
         runs: Sequence[run_pb2.Run] = await self._services.list_runs(self._services.addresses.of_stage(stage))
         if newest.state == job_pb2.Attempt.STATE_WAITING or any(run.key == newest.key for run in runs):
             return newest.key
         self._fail(newest.key, Unavailable("the run was lost with its service"))
+        await self._services.may_begin()
         return self._journal.open_attempt(self._name, stage)
 
     async def _drive(self, key: types_pb2.RunKey, request: Any, gpus: float) -> types_pb2.Event:

@@ -29,6 +29,8 @@ class Jobs:
         self._installing: dict[str, gguf_converter_pb2.InstallRequest] = {}
         """By job that has ended, what is being installed of it."""
         self._uninstalling: set[str] = set()
+        self._held: set[str] = set()
+        """Jobs that are let go until `release`."""
 
     def start(self, name: str) -> None:
         """Begins a job, or goes on with it."""
@@ -66,8 +68,34 @@ class Jobs:
         if job.state in TERMINAL or job.state == job_pb2.Job.STATE_CANCELLING:
             return job
         job = self._journal.move(name, job_pb2.Job.STATE_CANCELLING)
-        self._tasks[name].cancel()
+        if name in self._tasks:
+            self._tasks[name].cancel()
+        else:  # it is held; its pipeline has only to end it
+            self._held.discard(name)
+            self.start(name)
         return job
+
+    def touched(self, name: str) -> bool:
+        """Whether anything is done with a job now, by its pipeline or after its end."""
+        return name in self._tasks or name in self._uninstalling
+
+    def installing(self) -> int:
+        """How many jobs that have ended are being installed, or what they installed removed."""
+        return len(self._installing) + len(self._uninstalling)
+
+    def hold(self) -> None:
+        """Lets go of every job of which nothing runs; what runs of others goes on, and what waits beside it."""
+        for job in self._journal.store.unfinished():
+            runs = any(attempt.state == job_pb2.Attempt.STATE_RUNNING for attempt in job.attempts)
+            if job.name in self._tasks and not runs and job.state != job_pb2.Job.STATE_CANCELLING:
+                self._held.add(job.name)
+                self._tasks[job.name].cancel()
+
+    def release(self) -> None:
+        """Goes on with what was held."""
+        for name in self._held - set(self._tasks):
+            self.start(name)
+        self._held.clear()
 
     async def install(self, name: str, quant_type: str, replace: bool) -> job_pb2.Job:
         """Begins to install a GGUF of a job that has ended, or joins such an installation.

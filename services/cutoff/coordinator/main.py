@@ -9,6 +9,7 @@ Environment:
     CUTOFF_GPUS: how many GPUs this host lends to jobs, where the coordinator itself sees none.
     CUTOFF_RETRY_SECONDS: the pauses before what failed for want of infrastructure is tried again; default "1 5 15".
     CUTOFF_RAY_HOST: the name by which other hosts reach this one's Ray.
+    CUTOFF_RETENTION_DAYS: intermediate artifacts of jobs that ended longer ago are removed; default: never.
     CUTOFF_TRAINER_ADDRESS, CUTOFF_MERGER_ADDRESS, CUTOFF_GGUF_CONVERTER_ADDRESS, CUTOFF_EVALUATOR_ADDRESS
     The roots (`artifacts.Roots`) and the security variables (`rpc/security.py`).
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -28,16 +30,20 @@ import grpc.aio
 from cutoff.artifacts import Roots
 from cutoff.coordinator import admission, scheduler, stage_services
 from cutoff.coordinator.attempts import Addresses, Services
+from cutoff.coordinator.draining import Draining
+from cutoff.coordinator.garbage import Garbage
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.measures import watch_gpus
+from cutoff.coordinator.operator_service import OperatorServicer
 from cutoff.coordinator.service import JobServicer
 from cutoff.coordinator.store import Store
+from cutoff.coordinator.system_status import SystemStatus
 from cutoff.errors import CutoffError, Refused
-from cutoff.rpc import serve_until_stopped
+from cutoff.rpc import Door, serve_until_stopped
 from cutoff.spec import JobSpec
 from cutoff.telemetry import configure_logs, logger, serve_metrics
-from cutoff.v1 import job_pb2_grpc
+from cutoff.v1 import job_pb2_grpc, operator_pb2_grpc
 
 _LOG = logger("cutoff.coordinator.main")  # as a program, its __name__ is __main__
 
@@ -73,27 +79,52 @@ def main() -> None:
 async def _serve(listen: str, roots: Roots, state: Path) -> None:
     store = Store(os.environ.get("CUTOFF_DATABASE_URL") or f"sqlite:///{state / 'jobs.db'}")
     journal = Journal(store)
+    door, addresses = Door("the coordinator"), _addresses()
     services = Services(
-        _addresses(),
+        addresses,
         scheduler.drive,
         stage_services.cancel_run,
         stage_services.list_runs,
         stage_services.check_install,
         stage_services.uninstall,
+        door.wait_open,
     )
     jobs = Jobs(journal, services)
+    draining, garbage = Draining(door, jobs, store), Garbage(journal, jobs, roots.artifacts)
+    disks = {"datasets": roots.datasets, "artifacts": roots.artifacts}
+    status = SystemStatus(store, draining, addresses, disks, scheduler.count_gpus)
 
     def admit(spec: JobSpec) -> None:
         admission.check(spec, roots)
         scheduler.check_resources(spec.resources.gpus)
 
     def register(server: grpc.aio.Server) -> Sequence[str]:
-        job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(journal, jobs, admit, roots.artifacts), server)
-        return ["cutoff.v1.JobService"]
+        job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(journal, jobs, admit, roots.artifacts, door), server)
+        operator = OperatorServicer(journal, draining, garbage, status, roots.artifacts)
+        operator_pb2_grpc.add_OperatorServiceServicer_to_server(operator, server)
+        return ["cutoff.v1.JobService", "cutoff.v1.OperatorService"]
 
     jobs.take_up()
-    await serve_until_stopped(listen, register, jobs.suspend)
+    days = _retention_days()
+    retaining = asyncio.create_task(garbage.keep_collecting(days)) if days is not None else None
+    await serve_until_stopped(listen, register, jobs.suspend, door)
+    if retaining is not None:
+        retaining.cancel()
     store.close()
+
+
+def _retention_days() -> float | None:
+    """CUTOFF_RETENTION_DAYS; None when nothing is removed by itself."""
+    given = os.environ.get("CUTOFF_RETENTION_DAYS", "")
+    if not given:
+        return None
+    try:
+        days = float(given)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days < math.inf:
+        raise Refused(f"CUTOFF_RETENTION_DAYS={given} is not a number of days", "set it to 30, say, or unset it")
+    return days
 
 
 def _only_one(state: Path) -> int:

@@ -28,8 +28,9 @@ from cutoff.errors import Cancelled, CutoffError, Killed, NotFound, Unavailable
 from cutoff.process import resident_bytes, stop_group
 from cutoff.rpc import failure_of
 from cutoff.stage import measures
-from cutoff.stage.child import Assignment, run_child
+from cutoff.stage.child import LOG, Assignment, run_child
 from cutoff.telemetry import logger
+from cutoff.telemetry.rotation import limit_bytes, rotate
 from cutoff.v1 import run_pb2, types_pb2
 
 _LOG = logger(__name__)
@@ -236,8 +237,9 @@ class Runs:
         _LOG.info("run ended", job=run.key.job, stage=run.key.stage, attempt=run.key.attempt, outcome=outcome)
 
     async def _sample(self, run: _Run) -> None:
-        """Measures a run's memory while it runs."""
+        """Measures a run's memory while it runs, and keeps its log from growing for ever."""
         while not run.ended:
+            await asyncio.to_thread(rotate, run.folder / LOG, limit_bytes())
             measures.MEMORY.labels(run.key.job, run.key.stage).set(await asyncio.to_thread(resident_bytes, run.pid))
             await asyncio.sleep(self._limits.sample)
 

@@ -61,25 +61,6 @@ def watch(job: JobName, as_json: Json = False) -> None:
         raise typer.Exit(EXIT_OF[outcome_of(client.get(job))])
 
 
-def logs(
-    job: JobName,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Prints what a job's runs logged."""
-    with errors_shown(as_json), Client() as client:
-        last = client.get(job).last_sequence
-        for happened in client.watch(job):
-            event = happened.run.event
-            if event.WhichOneof("kind") == "log_line":
-                key, line = happened.run.key, event.log_line
-                stamp = event.time.ToDatetime().isoformat(timespec="seconds")
-                human = f"{stamp} {key.stage}/{key.attempt} {line.level} {line.text}"
-                print(json.dumps(as_dict(happened)) if as_json else human, flush=True)
-            if not follow and happened.sequence >= last:
-                return
-
-
 def cancel(
     job: JobName,
     wait: Annotated[bool, typer.Option(help="Wait until nothing of it runs.")] = True,
