@@ -126,6 +126,7 @@ class Runs:
         """Keys that were cancelled before a run of them began."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._log_bytes = limit_bytes()
 
     async def warm_up(self) -> None:
         """Starts the forkserver, which imports what is preloaded."""
@@ -239,7 +240,7 @@ class Runs:
     async def _sample(self, run: _Run) -> None:
         """Measures a run's memory while it runs, and keeps its log from growing for ever."""
         while not run.ended:
-            await asyncio.to_thread(rotate, run.folder / LOG, limit_bytes())
+            await asyncio.to_thread(rotate, run.folder / LOG, self._log_bytes)
             measures.MEMORY.labels(run.key.job, run.key.stage).set(await asyncio.to_thread(resident_bytes, run.pid))
             await asyncio.sleep(self._limits.sample)
 

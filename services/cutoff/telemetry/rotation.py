@@ -10,13 +10,22 @@ import os
 import shutil
 from pathlib import Path
 
+from cutoff.errors import Refused
+
 MIB = 1 << 20
 DEFAULT_MIB = 64
 
 
 def limit_bytes() -> int:
-    """CUTOFF_LOG_MIB: how long a log file may grow; default 64. 0 means that it is not limited."""
-    return int(os.environ.get("CUTOFF_LOG_MIB") or DEFAULT_MIB) * MIB
+    """CUTOFF_LOG_MIB: how long a log file may grow; default 64. 0 means that it is not limited.
+
+    Raises:
+        Refused: It is not a number.
+    """
+    given = os.environ.get("CUTOFF_LOG_MIB") or str(DEFAULT_MIB)
+    if not given.isdigit():
+        raise Refused(f"CUTOFF_LOG_MIB={given} is not a number of MiB", "set it to 64, say; 0 means no limit")
+    return int(given) * MIB
 
 
 def rotated(path: Path) -> Path:
@@ -34,8 +43,10 @@ def rotate(path: Path, limit: int) -> bool:
     Returns:
         Whether it was rotated.
     """
-    if not limit or not path.is_file() or path.stat().st_size <= limit:
+    if path.stem.endswith(".1") or not limit or not path.is_file() or path.stat().st_size <= limit:
         return False
-    shutil.copyfile(path, rotated(path))
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.copyfile(path, partial)
     os.truncate(path, 0)
+    partial.replace(rotated(path))
     return True
