@@ -76,7 +76,6 @@ def start_ray(address: str | None, state: Path, gpus: str | None = None, host: s
         logging_level=logging.WARNING,
         object_store_memory=100 << 20,
     )
-    _keep_warm()
 
 
 def stop_ray() -> None:
@@ -116,31 +115,13 @@ async def drive(call: Call) -> AsyncIterator[types_pb2.Event]:
     try:
         actor = ray.remote(_Attempt).options(max_restarts=0, num_cpus=1, num_gpus=call.gpus).remote()
         stream = actor.drive.options(num_returns="streaming")
-        warm = False
         async for reference in stream.remote(call.address, call.method, call.request, call.response):
-            if not warm:
-                _keep_warm()
-                warm = True
             yield types_pb2.Event.FromString(await reference)
     except ray.exceptions.RayError as error:
         raise Unavailable(f"the attempt's host was lost: {type(error).__name__}", "it is tried again") from error
     finally:
         if actor is not None:
             ray.kill(actor)
-
-
-def _keep_warm() -> None:
-    """Has Ray start a process for the next attempt while this one works: half a second less for each attempt.
-
-    An actor takes an idle process where there is one, and it goes with the actor. A task that does nothing leaves an
-    idle one behind, which has imported what an attempt needs.
-    """
-    ray.remote(_nothing).options(num_cpus=0, max_retries=0).remote()
-
-
-def _nothing() -> None:
-    import cutoff.rpc
-    import cutoff.v1  # noqa: F401 - what _Attempt needs
 
 
 class _Attempt:

@@ -95,6 +95,8 @@ class Store:
                     )
                 return job_pb2.Job.FromString(row.record), False
             job = new_job(spec)
+            while _taken(session, job):  # six characters: among 10,000 jobs of one name two are likely the same
+                job = new_job(spec)
             row = _JobRow(id=job_id(job), request_id=request_id, spec_sha256=digest)
             session.add(row)
             _record(session, row, job)
@@ -165,6 +167,10 @@ class Store:
         )
         with Session(self._engine) as session:
             return [job_pb2.JobEvent.FromString(record) for record in session.scalars(query)]
+
+
+def _taken(session: Session, job: job_pb2.Job) -> bool:
+    return session.scalar(select(_JobRow.number).where(_JobRow.id == job_id(job))) is not None
 
 
 def _find(session: Session, name: str, lock: bool = False) -> _JobRow:

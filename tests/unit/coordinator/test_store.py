@@ -76,3 +76,10 @@ def test_unfinished_jobs_are_found(store, spec):
 def test_an_unknown_job_is_not_found(store):
     with pytest.raises(NotFound, match="jobs/no"):
         store.get("jobs/no")
+
+
+def test_two_jobs_never_get_one_name(store, spec, monkeypatch):
+    given = iter(["aaaaaa", "aaaaaa", "aaaaaa", "bbbbbb"])
+    monkeypatch.setattr("cutoff.coordinator.job.secrets.token_hex", lambda size: next(given))
+    names = [store.submit(spec, request_id)[0].name for request_id in ("r1", "r2")]
+    assert names == ["jobs/demo-aaaaaa", "jobs/demo-bbbbbb"]
