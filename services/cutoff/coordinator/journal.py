@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 
 from cutoff.coordinator.job import TERMINAL, State, attempt_of, job_id, moved, with_attempt, with_event
+from cutoff.coordinator.looks import Looks
 from cutoff.coordinator.measures import Measures
 from cutoff.coordinator.store import Change, Store
 from cutoff.v1 import job_pb2, types_pb2
@@ -20,6 +21,7 @@ class Journal:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._looks = Looks(store)
         self._news: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._progress: dict[str, dict[str, job_pb2.JobEvent]] = defaultdict(dict)
         """By job and stage, the newest progress, which is passed on and not kept."""
@@ -96,20 +98,21 @@ class Journal:
         told: dict[str, job_pb2.JobEvent] = {}
         while True:
             news = self._news[name]
-            for happened in self.store.events(name, after):
+            for happened in self._looks.events(name, after):
                 after = happened.sequence
                 yield happened
             for stage, happened in list(self._progress.get(name, {}).items()):
                 if told.get(stage) is not happened:
                     told[stage] = happened
                     yield job_pb2.JobEvent(sequence=after, time=happened.time, run=happened.run)
-            job = self.store.get(name)
+            job = self._looks.job(name)
             if job.state in TERMINAL and name not in self._reopened and job.last_sequence <= after:
                 return
             if job.last_sequence <= after:
                 await news.wait()
 
     def _wake(self, name: str) -> None:
+        self._looks.forget(name)
         self._news.pop(name, asyncio.Event()).set()
 
     def _count(self) -> None:

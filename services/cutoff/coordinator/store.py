@@ -16,7 +16,7 @@ from sqlalchemy import LargeBinary, create_engine, event, func, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from cutoff.coordinator.job import TERMINAL, job_id, new_job
+from cutoff.coordinator.job import LEGAL, TERMINAL, job_id, new_job
 from cutoff.errors import AlreadyExists, NotFound
 from cutoff.v1 import job_pb2
 
@@ -123,7 +123,8 @@ class Store:
 
     def unfinished(self) -> list[job_pb2.Job]:
         """The jobs that have not ended, the oldest first."""
-        query = select(_JobRow).where(_JobRow.state.not_in(TERMINAL)).order_by(_JobRow.number)
+        under_way = set(LEGAL) - TERMINAL  # "not in" would look at every job that has ever ended
+        query = select(_JobRow).where(_JobRow.state.in_(under_way)).order_by(_JobRow.number)
         with Session(self._engine) as session:
             return [job_pb2.Job.FromString(row.record) for row in session.scalars(query)]
 
