@@ -107,7 +107,7 @@ def register(grpc_server, runs, _):
     return ["cutoff.v1.TrainerService"]
 
 
-PRELOADED = ("cutoff.stage.child", "tests.benchmarks.sleeping_stages")
+PRELOADED = ("cutoff.stage.child",)
 
 if __name__ == "__main__":
     sys.exit(server.main(server.StageService("trainer", 50052, 0, PRELOADED, register)))
