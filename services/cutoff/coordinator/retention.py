@@ -108,6 +108,16 @@ def require_there(job: job_pb2.Job, path: str) -> None:
             )
 
 
+def require_all_there(job: job_pb2.Job) -> None:
+    """Refuses to go on with a job of which anything was removed: a later stage may need it.
+
+    Raises:
+        Refused: Something was.
+    """
+    for artifact in gone(job):
+        require_there(job, artifact.path)
+
+
 def _ended(job: job_pb2.Job) -> bool:
     return job.state in TERMINAL and not any(attempt.state in OPEN for attempt in job.attempts)
 

@@ -6,10 +6,11 @@ import os
 
 import pytest
 
+from cutoff.client.ask import chosen
 from cutoff.coordinator import delivery
 from cutoff.coordinator.garbage import Garbage, freed_bytes, remove
 from cutoff.coordinator.journal import Journal
-from cutoff.coordinator.retention import Policy, candidates, gone, removable_of, require_there
+from cutoff.coordinator.retention import Policy, candidates, gone, removable_of, require_all_there, require_there
 from cutoff.errors import Refused
 from cutoff.v1 import job_pb2, types_pb2
 
@@ -160,6 +161,28 @@ def test_the_record_says_what_is_gone_and_a_second_collection_finds_nothing(stor
     assert after.last_sequence == ended.last_sequence + 1
     assert collect(store, tmp_path) == []
     assert delivery.install_request(after).gguf.endswith("Q4_K_M.gguf")
+
+
+def test_a_job_of_which_something_is_gone_is_not_gone_on_with(store, ended, tmp_path):
+    require_all_there(ended)
+    collect(store, tmp_path)
+    with pytest.raises(Refused, match="submit the job again"):
+        require_all_there(store.get(ended.name))
+
+
+def test_a_removed_target_cannot_be_asked(store, ended, tmp_path):
+    def converted(job):
+        job.attempts.add(key={"job": "x", "stage": "merge", "attempt": 2}, state=job_pb2.Attempt.STATE_SUCCEEDED)
+        job.attempts[-1].result.update({"path": f"{job.name}/merge/1/merged"})
+        return job
+
+    job = store.change(ended.name, converted)
+    assert next(iter(chosen(job, None))).target == "merged"
+    collect(store, tmp_path)
+    after = store.get(job.name)
+    assert [each.target for each in chosen(after, None)] == ["q4_k_m"]
+    with pytest.raises(Refused, match="was removed"):
+        chosen(after, "merged")
 
 
 def test_a_removed_gguf_cannot_be_installed(store, ended, tmp_path):
