@@ -90,6 +90,10 @@ bench-hosts: setup ## Fifty jobs on three simulated hosts: placement, utilisatio
 bench-containers: setup ## Start, memory at rest and job time of the composed system, against processes
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.containers
 
+.PHONY: bench-coordinator
+bench-coordinator: setup ## Overhead, submitting, listing, watching, idling, coming back (about 6 minutes)
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks.coordinator
+
 .PHONY: protos
 protos: setup ## Generates services/cutoff/v1 from protos/cutoff/v1
 	@$(BIN)/python -m grpc_tools.protoc -I protos --python_out=services --pyi_out=services --grpc_python_out=services protos/cutoff/v1/*.proto

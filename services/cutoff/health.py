@@ -1,5 +1,7 @@
 """Asks this container's service whether it serves: `cutoff-health` exits with 0 when it does.
 
+`cutoff-health --alive` is content with any answer: a service that drains is alive, and must not be restarted for it.
+
 For health checks of containers and pods: it listens where CUTOFF_LISTEN says and shows the service's own
 certificate, which the kubelet's probe cannot. It runs every few seconds, so it imports nothing but gRPC.
 """
@@ -29,7 +31,7 @@ def main() -> None:
             answer = check(b"", timeout=_SECONDS, wait_for_ready=True)
         except grpc.RpcError as error:
             sys.exit(f"cutoff-health: {error.code().name}: {error.details()}")
-    if answer != _SERVING:
+    if answer != _SERVING and "--alive" not in sys.argv[1:]:
         sys.exit("cutoff-health: the service does not serve")
 
 

@@ -10,6 +10,7 @@ The address defaults to CUTOFF_ADDRESS; what is shown there to what `credentials
 
 from __future__ import annotations
 
+import datetime
 import enum
 import os
 import time
@@ -22,7 +23,7 @@ from cutoff.client.credentials import find_security
 from cutoff.errors import Unavailable
 from cutoff.rpc import ClientSecurity, Peer, error_of_failure
 from cutoff.spec import JobSpec, spec_to_proto
-from cutoff.v1 import job_pb2
+from cutoff.v1 import job_pb2, operator_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
@@ -225,6 +226,41 @@ class Client:
         request = job_pb2.GetReportRequest(name=_name(job), format=form)
         pieces = self._peer.stream("JobService/GetReport", request, job_pb2.GetReportResponse)
         return b"".join(piece.content for piece in pieces)
+
+    def status(self) -> operator_pb2.GetStatusResponse:
+        """How the coordinator and its stage services are."""
+        return self._peer.unary(
+            "OperatorService/GetStatus", operator_pb2.GetStatusRequest(), operator_pb2.GetStatusResponse
+        )
+
+    def drain(self, end: bool = False) -> operator_pb2.DrainResponse:
+        """Has the coordinator finish what runs and begin nothing, or (`end`) take new work again."""
+        return self._peer.unary("OperatorService/Drain", operator_pb2.DrainRequest(end=end), operator_pb2.DrainResponse)
+
+    def logs(self, job: str, stage: str = "", follow: bool = False) -> Iterator[operator_pb2.ReadLogsResponse]:
+        """What a job's runs printed and said.
+
+        Raises:
+            NotFound: There is no such job.
+            Unavailable: The server does not answer.
+        """
+        request = operator_pb2.ReadLogsRequest(name=_name(job), stage=stage, follow=follow)
+        yield from self._peer.stream("OperatorService/ReadLogs", request, operator_pb2.ReadLogsResponse)
+
+    def collect_garbage(
+        self, min_age: datetime.timedelta, keep_jobs: int = 0, ggufs: bool = False, dry_run: bool = False
+    ) -> Iterator[operator_pb2.CollectGarbageResponse]:
+        """Removes intermediate artifacts of jobs that have ended, and says of each job what.
+
+        Args:
+            min_age: Jobs that ended more recently keep everything.
+            keep_jobs: So many of the newest jobs keep everything.
+            ggufs: Whether GGUFs that are not installed go too.
+            dry_run: Only say what would be removed.
+        """
+        request = operator_pb2.CollectGarbageRequest(keep_jobs=keep_jobs, dry_run=dry_run, ggufs=ggufs)
+        request.min_age.FromTimedelta(min_age)
+        yield from self._peer.stream("OperatorService/CollectGarbage", request, operator_pb2.CollectGarbageResponse)
 
 
 def _name(job: str) -> str:

@@ -10,6 +10,7 @@ from cutoff.artifacts import Roots
 from cutoff.client.api import Client
 from cutoff.client.job_record import find_record, read_record
 from cutoff.coordinator.job import newest_attempt
+from cutoff.coordinator.retention import require_there
 from cutoff.errors import NotFound, Refused
 from cutoff.v1 import evaluator_pb2, job_pb2
 
@@ -48,19 +49,32 @@ def chosen(job: job_pb2.Job, target: str | None) -> list[evaluator_pb2.EvaluateR
     """The target of that name, or all.
 
     Raises:
-        Refused: The job has made nothing yet.
+        Refused: The job has made nothing yet, or this was removed to free disk space.
         NotFound: It has no such target; those it has are listed.
     """
     found = targets_of(job)
     if not found:
         raise Refused(f"{job.name} has made nothing that can be asked yet", "wait for its training to end")
     if target is None:
-        return found
+        return [each for each in found if _is_there(job, each)]
     named = [each for each in found if each.target == target.lower()]
     if not named:
         there = ", ".join(each.target for each in found)
         raise NotFound(f"{job.name} has no target {target!r}; it has: {there}", "name one of these")
+    require_there(job, _path_of(named[0]))
     return named
+
+
+def _is_there(job: job_pb2.Job, target: evaluator_pb2.EvaluateRequest) -> bool:
+    try:
+        require_there(job, _path_of(target))
+    except Refused:
+        return False
+    return True
+
+
+def _path_of(target: evaluator_pb2.EvaluateRequest) -> str:
+    return target.gguf or target.adapter.adapter or target.model_path
 
 
 def _result(job: job_pb2.Job, stage: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from cutoff.artifacts import Roots
 from cutoff.errors import ProgramFailed, Refused
 from cutoff.process import stop_group, tethered
 from cutoff.rpc import ClientSecurity, open_channel
+from cutoff.telemetry.rotation import limit_bytes, rotate
 
 _MODULES = {
     "trainer": "cutoff.trainer.service",
@@ -40,6 +42,8 @@ _MODULES = {
 _START_SECONDS = 120.0
 _STOP_SECONDS = 75.0
 """Longer than a run's grace period."""
+_ROTATE_SECONDS = 60.0
+"""Between two looks at how long the services' logs have grown."""
 
 
 class LocalSystem:
@@ -57,6 +61,8 @@ class LocalSystem:
         self._private = Path(tempfile.mkdtemp(prefix="cutoff-"))
         self._logs = roots.artifacts / "logs"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._over = threading.Event()
+        self._log_bytes = limit_bytes()
 
     @property
     def address(self) -> str:
@@ -68,6 +74,7 @@ class LocalSystem:
             self._logs.mkdir(parents=True, exist_ok=True)
             for name in _MODULES:
                 self._check_free(name)
+            threading.Thread(target=self._rotate_logs, daemon=True).start()
             for name in _MODULES:
                 self._start(name)
             for name in _MODULES:
@@ -84,6 +91,7 @@ class LocalSystem:
 
     def stop(self) -> None:
         """Stops everything: the coordinator, which lets go of its jobs, and then the services."""
+        self._over.set()
         coordinator = self._processes.pop("coordinator", None)
         _stop([coordinator] if coordinator else [])
         _stop(list(self._processes.values()))
@@ -101,6 +109,15 @@ class LocalSystem:
                 if process.poll() is not None:
                     raise self._died(name)
             time.sleep(1)
+
+    def _rotate_logs(self) -> None:
+        """On a thread of its own: the services append to files that are ours to limit."""
+        while True:
+            for log in self._logs.glob("*.log"):
+                with contextlib.suppress(OSError):
+                    rotate(log, self._log_bytes)
+            if self._over.wait(_ROTATE_SECONDS):
+                return
 
     def _start(self, name: str) -> None:
         with (self._logs / f"{name}.log").open("ab") as log:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +70,10 @@ def service_of(stage: str) -> str:
     return _METHODS[stage_kind(stage)][0]
 
 
+async def _at_once() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The stage services, as attempts need them."""
@@ -91,6 +95,8 @@ class Services:
     hosts: Hosts = field(default_factory=Hosts)
     artifacts_id: str = ""
     """What the artifacts folder calls itself; every host must see the same."""
+    may_begin: Callable[[], Awaitable[None]] = _at_once
+    """Returns when a new attempt may begin: at once, unless the coordinator drains."""
 
 
 class Attempts:
@@ -193,15 +199,17 @@ class Attempts:
         """The key of the open attempt, if its run is still there or never began; else of a new one."""
         newest = newest_attempt(self._job(), stage)
         if newest is None or newest.state not in OPEN:
+            await self._services.may_begin()
             return self._journal.open_attempt(self._name, stage, order)
         if not await self._goes_on(newest):
             _LOG.warning("an attempt was lost", job=self._name, stage=stage, attempt=newest.key.attempt)
-            await self._let_count(newest.key, NOBODY)
             where = f"host {newest.host}" if await self._host_is_gone(newest) else "service"
-            lost = _failed(Lost(f"the run was lost with its {where}", "it is tried again"))
-            return self._journal.replace_attempt(self._name, newest.key, lost, order)
+            await self._fail(newest.key, Lost(f"the run was lost with its {where}", "it is tried again"))
+            await self._services.may_begin()
+            return self._journal.open_attempt(self._name, stage, order)
         if self._services.hosts.is_far(newest) and not await self._services.hosts.returns(newest.host):
             await self._cancel(newest.key, Lost(f"host {newest.host} has left the cluster", "it is tried again"))
+            await self._services.may_begin()
             return self._journal.open_attempt(self._name, stage, order)
         if newest.state == job_pb2.Attempt.STATE_RUNNING:
             self._attached[stage] += 1
@@ -343,6 +351,7 @@ class Attempts:
     async def _fail(self, key: types_pb2.RunKey, error: CutoffError) -> None:
         await self._let_count(key, NOBODY)
         self._journal.run_event(self._name, key, _failed(error))
+        self._journal.heard(key)  # nothing more will come of it
 
     def _last_event(self, key: types_pb2.RunKey) -> int:
         return attempt_of(self._job(), key).last_event

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from cutoff.coordinator.job import TERMINAL, newest_attempt
+from cutoff.coordinator.retention import require_there
 from cutoff.errors import AlreadyExists, Fault, InvalidInput, Refused
 from cutoff.v1 import gguf_converter_pb2, job_pb2
 
@@ -63,7 +64,7 @@ def install_request(job: job_pb2.Job, quant_type: str = "", replace: bool = Fals
         replace: Whether another model of that name gives way; install.replace of the job says so too.
 
     Raises:
-        Refused: The job has made no GGUF.
+        Refused: The job has made no GGUF, or it was removed to free disk space.
         InvalidInput: It has made none of this type.
     """
     converted = newest_attempt(job, "convert")
@@ -75,6 +76,7 @@ def install_request(job: job_pb2.Job, quant_type: str = "", replace: bool = Fals
     if wanted not in files:
         fix = f"it has: {', '.join(files)}"
         raise InvalidInput([Fault("quant_type", f"{job.name} has made no {wanted}", fix)])
+    require_there(job, files[wanted]["path"])
     spec = job_pb2.InstallSpec()
     spec.CopyFrom(job.spec.install)
     spec.replace = spec.replace or replace

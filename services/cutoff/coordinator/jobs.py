@@ -44,6 +44,8 @@ class Jobs:
         """Unset while runs of an earlier coordinator are being attached to: nothing else is begun."""
         self._attaching: asyncio.Task[None] | None = None
         self._suspended = False
+        self._held: set[str] = set()
+        """Jobs that are let go until `release`."""
 
     def start(self, name: str) -> None:
         """Begins a job, or goes on with it."""
@@ -168,9 +170,32 @@ class Jobs:
         """Has a job's pipeline look at the state it was brought into; one that has none gets it."""
         task = self._tasks.get(name)
         if task is None or task.done():
+            self._held.discard(name)
             self.start(name)
         else:
             task.cancel()
+
+    def touched(self, name: str) -> bool:
+        """Whether anything is done with a job now, by its pipeline or after its end."""
+        return name in self._tasks or name in self._uninstalling
+
+    def installing(self) -> int:
+        """How many jobs that have ended are being installed, or what they installed removed."""
+        return len(self._installing) + len(self._uninstalling)
+
+    def hold(self) -> None:
+        """Lets go of every job of which nothing runs; what runs of others goes on, and what waits beside it."""
+        for job in self._journal.store.unfinished():
+            runs = any(attempt.state == job_pb2.Attempt.STATE_RUNNING for attempt in job.attempts)
+            if job.name in self._tasks and not runs and job.state not in _ON_ITS_WAY:
+                self._held.add(job.name)
+                self._tasks[job.name].cancel()
+
+    def release(self) -> None:
+        """Goes on with what was held."""
+        for name in self._held - set(self._tasks):
+            self.start(name)
+        self._held.clear()
 
     async def install(self, name: str, quant_type: str, replace: bool) -> job_pb2.Job:
         """Begins to install a GGUF of a job that has ended, or joins such an installation.

@@ -20,6 +20,7 @@ from cutoff.coordinator.job import (
     with_event,
     with_progress,
 )
+from cutoff.coordinator.looks import Looks
 from cutoff.coordinator.measures import IGNORED, Measures
 from cutoff.coordinator.store import Change, Store
 from cutoff.telemetry import logger
@@ -36,6 +37,7 @@ class Journal:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._looks = Looks(store)
         self._news: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._progress: dict[str, dict[str, job_pb2.JobEvent]] = defaultdict(dict)
         """By job and stage, the newest progress, which is passed on and not kept."""
@@ -78,24 +80,6 @@ class Journal:
         key = self.change(name, lambda job: with_attempt(job, stage, order)[0]).attempts[-1].key
         self._measures.attempt_opened(key)
         return key
-
-    def replace_attempt(
-        self, name: str, key: types_pb2.RunKey, failed: types_pb2.Event, order: job_pb2.InstallOrder | None = None
-    ) -> types_pb2.RunKey:
-        """Ends an attempt that was lost and adds the one that takes its place, in one transaction; returns its key."""
-        ended: list[job_pb2.Attempt] = []
-
-        def change(job: job_pb2.Job) -> job_pb2.Job:
-            job = with_event(job, key, failed)
-            ended[:] = [attempt_of(job, key)]
-            return with_attempt(job, key.stage, order)[0]
-
-        job = self.store.change(name, change, job_pb2.RunEvent(key=key, event=failed))
-        self._measures.run_event(ended[0], failed)
-        self.heard(key)
-        self._measures.attempt_opened(job.attempts[-1].key)
-        self._wake(name)
-        return job.attempts[-1].key
 
     def heard(self, key: types_pb2.RunKey) -> None:
         """A run gave a sign of life, or it is known that it will give none."""
@@ -185,7 +169,7 @@ class Journal:
         waited: job_pb2.JobEvent | None = None
         while True:
             news = self._news[name]
-            for happened in self.store.events(name, after):
+            for happened in self._looks.events(name, after):
                 after = happened.sequence
                 yield happened
             for stage, happened in list(self._progress.get(name, {}).items()):
@@ -197,13 +181,14 @@ class Journal:
                 if waits is not None and (waits.waiting.reason or waited is not None):
                     yield job_pb2.JobEvent(sequence=after, time=waits.time, waiting=waits.waiting)
                 waited = waits
-            job = self.store.get(name)
+            job = self._looks.job(name)
             if job.state in TERMINAL and name not in self._reopened and job.last_sequence <= after:
                 return
             if job.last_sequence <= after:
                 await news.wait()
 
     def _wake(self, name: str) -> None:
+        self._looks.forget(name)
         self._news.pop(name, asyncio.Event()).set()
 
     def _count(self) -> None:

@@ -16,6 +16,7 @@ Environment:
     CUTOFF_RAY_HOST: the name by which other hosts reach this one's Ray.
     CUTOFF_HOST: this host's name among several; default "head". CUTOFF_CPUS: how many attempts without a GPU it takes.
     CUTOFF_MODELS_HOST: the host that installs, since it has the models folder; default this one. "any": all share it.
+    CUTOFF_RETENTION_DAYS: intermediate artifacts of jobs that ended longer ago are removed; default: never.
     CUTOFF_TRAINER_ADDRESS, CUTOFF_MERGER_ADDRESS, CUTOFF_GGUF_CONVERTER_ADDRESS, CUTOFF_EVALUATOR_ADDRESS
     The roots (`artifacts.Roots`) and the security variables (`rpc/security.py`).
 """
@@ -25,6 +26,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -36,18 +38,22 @@ from cutoff.artifacts import Roots, name_artifacts
 from cutoff.coordinator import admission, lmstudio_watch, scheduler, stage_services
 from cutoff.coordinator.attempts import Services
 from cutoff.coordinator.backup import back_up, restore
+from cutoff.coordinator.draining import Draining
+from cutoff.coordinator.garbage import Garbage
 from cutoff.coordinator.gpu_queue import GpuQueue
 from cutoff.coordinator.hosts import Addresses
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.measures import watch_gpus
+from cutoff.coordinator.operator_service import OperatorServicer
 from cutoff.coordinator.service import JobServicer
 from cutoff.coordinator.store import Store
+from cutoff.coordinator.system_status import SystemStatus
 from cutoff.errors import CutoffError, Refused
-from cutoff.rpc import serve_until_stopped
+from cutoff.rpc import Door, serve_until_stopped
 from cutoff.spec import JobSpec
 from cutoff.telemetry import configure_logs, logger, serve_metrics
-from cutoff.v1 import job_pb2_grpc
+from cutoff.v1 import job_pb2_grpc, operator_pb2_grpc
 
 _RAY_SECONDS = 0.5
 """Between two looks at whether Ray's processes are there."""
@@ -113,9 +119,10 @@ def _store_url(state: Path) -> str:
 async def _serve(listen: str, roots: Roots, state: Path) -> None:
     store = Store(_store_url(state))
     journal = Journal(store)
+    door, addresses = Door("the coordinator"), Addresses.from_environment()
     queue = GpuQueue(scheduler, stage_services.read_devices, journal.waits)
     services = Services(
-        Addresses.from_environment(),
+        addresses,
         queue.drive,
         stage_services.cancel_run,
         stage_services.list_runs,
@@ -124,26 +131,35 @@ async def _serve(listen: str, roots: Roots, state: Path) -> None:
         roots.artifacts,
         scheduler.hosts(os.environ.get("CUTOFF_MODELS_HOST", "")),
         name_artifacts(roots.artifacts),
+        door.wait_open,
     )
     jobs = Jobs(journal, services)
+    draining, garbage = Draining(door, jobs, store), Garbage(journal, jobs, roots.artifacts)
+    disks = {"datasets": roots.datasets, "artifacts": roots.artifacts}
+    status = SystemStatus(store, draining, addresses, disks, scheduler.count_gpus)
 
     def admit(spec: JobSpec) -> None:
         admission.check(spec, roots)
         scheduler.check_resources(spec.resources.gpus)
 
     def register(server: grpc.aio.Server) -> Sequence[str]:
-        job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(journal, jobs, admit, roots.artifacts), server)
-        return ["cutoff.v1.JobService"]
+        job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(journal, jobs, admit, roots.artifacts, door), server)
+        operator = OperatorServicer(journal, draining, garbage, status, roots.artifacts)
+        operator_pb2_grpc.add_OperatorServiceServicer_to_server(operator, server)
+        return ["cutoff.v1.JobService", "cutoff.v1.OperatorService"]
 
     jobs.take_up()
+    days = _retention_days()
     watching = [asyncio.create_task(_restart_when_ray_dies()), *_watch_lmstudio(jobs, store)]
+    if days is not None:
+        watching.append(asyncio.create_task(garbage.keep_collecting(days)))
 
     async def stop() -> None:
         for task in watching:
             task.cancel()
         await jobs.suspend()
 
-    await serve_until_stopped(listen, register, stop)
+    await serve_until_stopped(listen, register, stop, door)
     store.close()
 
 
@@ -167,6 +183,20 @@ async def _restart_when_ray_dies() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, sys.orig_argv)  # the other files and sockets are closed by it
+
+
+def _retention_days() -> float | None:
+    """CUTOFF_RETENTION_DAYS; None when nothing is removed by itself."""
+    given = os.environ.get("CUTOFF_RETENTION_DAYS", "")
+    if not given:
+        return None
+    try:
+        days = float(given)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days < math.inf:
+        raise Refused(f"CUTOFF_RETENTION_DAYS={given} is not a number of days", "set it to 30, say, or unset it")
+    return days
 
 
 def _only_one(state: Path) -> int:

@@ -111,6 +111,7 @@ def start_ray(address: str | None, state: Path, gpus: str | None = None, host: s
     if not os.environ.get("RAY_AUTH_TOKEN_PATH"):
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(_token_file(state / "ray-token"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: events would wait for whatever else computes
     if address:
         ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
         return

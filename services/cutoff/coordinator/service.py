@@ -11,6 +11,7 @@ from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.reports import pieces, report_file
 from cutoff.errors import Fault, InvalidInput
+from cutoff.rpc import Door
 from cutoff.spec import JobSpec, spec_from_proto, spec_to_proto
 from cutoff.v1 import job_pb2, job_pb2_grpc
 
@@ -23,18 +24,28 @@ Admit = Callable[[JobSpec], None]
 
 
 class JobServicer(job_pb2_grpc.JobServiceServicer):
-    """See job.proto."""
+    """See job.proto.
 
-    def __init__(self, journal: Journal, jobs: Jobs, admit: Admit, artifacts: Path) -> None:
+    Args:
+        journal: Where jobs are recorded.
+        jobs: Those under way.
+        admit: Whether a job can be taken.
+        artifacts: The root.
+        door: While it is closed, nothing new is begun.
+    """
+
+    def __init__(self, journal: Journal, jobs: Jobs, admit: Admit, artifacts: Path, door: Door | None = None) -> None:
         self._journal = journal
         self._jobs = jobs
         self._admit = admit
         self._artifacts = artifacts
+        self._door = door or Door("the coordinator")
 
     async def SubmitJob(self, request: job_pb2.SubmitJobRequest, context: Any) -> job_pb2.SubmitJobResponse:
         """Checks and stores a job, and starts it."""
         if not request.request_id:
             raise InvalidInput([Fault("request_id", "is empty", "send a UUID, and the same one when you retry")])
+        self._door.require_open()
         spec = spec_from_proto(request.spec)
         self._admit(spec)
         job, new = self._journal.submit(spec_to_proto(spec), request.request_id)
@@ -77,6 +88,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
 
     async def InstallJob(self, request: job_pb2.InstallJobRequest, context: Any) -> job_pb2.InstallJobResponse:
         """Installs a GGUF of a job that has ended."""
+        self._door.require_open()
         job = await self._jobs.install(request.name, request.quant_type, request.replace)
         return job_pb2.InstallJobResponse(job=job)
 

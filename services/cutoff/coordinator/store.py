@@ -18,7 +18,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from cutoff.coordinator.job import TERMINAL, job_id, new_job
+from cutoff.coordinator.job import LEGAL, TERMINAL, job_id, new_job
 from cutoff.coordinator.schema import bring_up_to_date
 from cutoff.errors import AlreadyExists, NotFound, Unavailable
 from cutoff.v1 import job_pb2
@@ -109,6 +109,8 @@ class Store:
                     )
                 return job_pb2.Job.FromString(row.record), False
             job = new_job(spec)
+            while _taken(session, job):  # six characters: among 10,000 jobs of one name two are likely the same
+                job = new_job(spec)
             row = _JobRow(id=job_id(job), request_id=request_id, spec_sha256=digest)
             session.add(row)
             _record(session, row, job)
@@ -135,7 +137,8 @@ class Store:
 
     def unfinished(self) -> list[job_pb2.Job]:
         """The jobs that have not ended, the oldest first."""
-        query = select(_JobRow).where(_JobRow.state.not_in(TERMINAL)).order_by(_JobRow.number)
+        under_way = set(LEGAL) - TERMINAL  # "not in" would look at every job that has ever ended
+        query = select(_JobRow).where(_JobRow.state.in_(under_way)).order_by(_JobRow.number)
         with Session(self._engine) as session:
             return [job_pb2.Job.FromString(row.record) for row in session.scalars(query)]
 
@@ -185,6 +188,10 @@ class Store:
         )
         with Session(self._engine) as session:
             return [job_pb2.JobEvent.FromString(record) for record in session.scalars(query)]
+
+
+def _taken(session: Session, job: job_pb2.Job) -> bool:
+    return session.scalar(select(_JobRow.number).where(_JobRow.id == job_id(job))) is not None
 
 
 def _find(session: Session, name: str, lock: bool = False) -> _JobRow:

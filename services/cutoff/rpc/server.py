@@ -14,6 +14,7 @@ from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined
 
 from cutoff.errors import Refused
 from cutoff.rpc.channel import SERVER_OPTIONS
+from cutoff.rpc.door import Door
 from cutoff.rpc.interceptor import CallInterceptor
 from cutoff.rpc.security import ServerSecurity
 from cutoff.telemetry import logger
@@ -25,7 +26,9 @@ Register = Callable[[grpc.aio.Server], Sequence[str]]
 
 
 @asynccontextmanager
-async def started(listen: str, register: Register, security: ServerSecurity, drain: float) -> AsyncIterator[str]:
+async def started(
+    listen: str, register: Register, security: ServerSecurity, drain: float, door: Door | None = None
+) -> AsyncIterator[str]:
     """A running server; yields the address it really listens on (port 0 takes a free one).
 
     Args:
@@ -33,6 +36,7 @@ async def started(listen: str, register: Register, security: ServerSecurity, dra
         register: Adds the servicers.
         security: Token and certificate.
         drain: Seconds that calls in flight are given when the block ends.
+        door: Its health is SERVING while this is open; without one, until the block ends.
 
     Raises:
         Refused: The address is taken, or may not be listened on without TLS and a token.
@@ -41,8 +45,14 @@ async def started(listen: str, register: Register, security: ServerSecurity, dra
     server = grpc.aio.server(interceptors=[CallInterceptor(security)], options=SERVER_OPTIONS)
     statuses = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
-    for name in ("", *register(server)):
-        await statuses.set(name, health_pb2.HealthCheckResponse.SERVING)
+    names = ("", *register(server))
+
+    async def tell(serves: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        for name in names:
+            await statuses.set(name, status.SERVING if serves else status.NOT_SERVING)
+
+    await (door or Door(listen)).follow(tell)
     port = _bind(server, listen, security)
     await server.start()
     try:
@@ -53,17 +63,18 @@ async def started(listen: str, register: Register, security: ServerSecurity, dra
 
 
 async def serve_until_stopped(
-    listen: str, register: Register, on_stop: Callable[[], Awaitable[None]], drain: float = 5.0
+    listen: str, register: Register, on_stop: Callable[[], Awaitable[None]], door: Door, drain: float = 5.0
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then calls `on_stop` and drains."""
+    """Serves until SIGTERM or SIGINT; then closes the door, calls `on_stop`, and lets calls in flight end."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with started(listen, register, ServerSecurity.from_environment(), drain) as address:
+    async with started(listen, register, ServerSecurity.from_environment(), drain, door) as address:
         _LOG.info("serving", address=address)
         await stop.wait()
         _LOG.info("stopping", address=address)
+        await door.close("stopping")
         await on_stop()
 
 

@@ -27,6 +27,9 @@ from cutoff.stage.report import Reporter
 from cutoff.telemetry import bind_run, configure_logs
 from cutoff.v1 import types_pb2
 
+LOG = "log.txt"
+"""In the attempt's folder: what its processes print, and what the run says."""
+
 Work = Callable[[Any, RunContext], Mapping[str, Any]]
 """A stage's work: (request, context) -> result, called in the child's main thread."""
 
@@ -100,8 +103,11 @@ def _pipe(events: Connection, artifacts: Path) -> Callable[[types_pb2.Event], No
     def send(event: types_pb2.Event) -> None:
         if event.WhichOneof("kind") == "artifact" and Path(event.artifact.path).is_relative_to(artifacts):
             event.artifact.path = str(Path(event.artifact.path).relative_to(artifacts))
+        said = _line_of(event)
         with lock:
             events.send_bytes(event.SerializeToString())
+            if said:
+                _write_down(said)
 
     return send
 
@@ -114,6 +120,25 @@ def _live(send: Callable[[types_pb2.Event], None]) -> None:
         except OSError:  # the pipe is closed: the last event was sent
             return
         time.sleep(HEARTBEAT_SECONDS)
+
+
+def _line_of(event: types_pb2.Event) -> str:
+    """What an event adds to the log; "" for those that are for programs."""
+    stamp = event.time.ToDatetime().isoformat(timespec="seconds")
+    match event.WhichOneof("kind"):
+        case "log_line":
+            return f"{stamp} {event.log_line.level} {event.log_line.text}"
+        case "artifact":
+            return f"{stamp} INFO {event.artifact.kind}: {event.artifact.path}"
+        case "failed":
+            return f"{stamp} ERROR {event.failed.message}"
+    return ""
+
+
+def _write_down(line: str) -> None:
+    """Adds a line to what this process prints. A full disk does not end the run for the sake of its log."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
 
 
 def _told(error: BaseException, folder: Path) -> CutoffError:

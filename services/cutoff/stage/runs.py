@@ -32,6 +32,7 @@ from cutoff.stage import measures
 from cutoff.stage.child import LOG, Assignment, run_child
 from cutoff.stage.lease import HEARTBEAT_SECONDS, LEASE_SECONDS
 from cutoff.telemetry import logger
+from cutoff.telemetry.rotation import limit_bytes, rotate
 from cutoff.v1 import run_pb2, types_pb2
 
 _LOG = logger(__name__)
@@ -132,6 +133,7 @@ class Runs:
         """Keys that were cancelled before a run of them began."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._log_bytes = limit_bytes()
 
     async def warm_up(self) -> None:
         """Starts the forkserver, which imports what is preloaded."""
@@ -272,11 +274,12 @@ class Runs:
         _LOG.info("run ended", job=run.key.job, stage=run.key.stage, attempt=run.key.attempt, outcome=outcome)
 
     async def _sample(self, run: _Run) -> None:
-        """Measures a run's memory while it runs, and stops it when its process says nothing any more."""
+        """Measures a run's memory while it runs, keeps its log from growing for ever, and stops it when it is silent."""
         while not run.ended:
             if time.monotonic() - run.heard > self._limits.lease:
                 await self._stop(run, Lost(f"the run's process said nothing for {self._limits.lease:g} s"))
                 return
+            await asyncio.to_thread(rotate, run.folder / LOG, self._log_bytes)
             measures.MEMORY.labels(run.key.job, run.key.stage).set(await asyncio.to_thread(resident_bytes, run.pid))
             await asyncio.sleep(self._limits.sample)
 

@@ -21,7 +21,7 @@ import grpc.aio
 
 from cutoff.artifacts import Roots, artifacts_id
 from cutoff.errors import CutoffError
-from cutoff.rpc import serve_until_stopped
+from cutoff.rpc import Door, serve_until_stopped
 from cutoff.stage.device_memory import read_devices
 from cutoff.stage.runs import Runs
 from cutoff.stage.terminal import EXIT_FAILED, show_error
@@ -103,5 +103,5 @@ async def _serve(service: StageService, listen: str, roots: Roots) -> None:
         return ["cutoff.v1.RunService", *service.register(server, runs, roots)]
 
     warming = asyncio.create_task(runs.warm_up())
-    await serve_until_stopped(listen, register, runs.close)
+    await serve_until_stopped(listen, register, runs.close, Door(f"the {service.name}"))
     await warming

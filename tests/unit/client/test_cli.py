@@ -14,7 +14,7 @@ from cutoff.client.cli import app
 from cutoff.errors import AlreadyExists, CutoffError, NotFound, Refused
 from cutoff.rpc import ServerSecurity
 from cutoff.rpc.server import started
-from cutoff.v1 import job_pb2, job_pb2_grpc, types_pb2
+from cutoff.v1 import job_pb2, job_pb2_grpc, operator_pb2, operator_pb2_grpc, types_pb2
 
 Job = job_pb2.Job
 
@@ -58,6 +58,7 @@ class Scripted(job_pb2_grpc.JobServiceServicer):
         self.reports: dict[int, bytes] = {}
         self.events: list[job_pb2.JobEvent] = []
         """What a watch tells before the job as it is."""
+        self.operator = ScriptedOperator()
 
     async def SubmitJob(self, request, context):
         self.submitted.append(request)
@@ -105,6 +106,29 @@ class Scripted(job_pb2_grpc.JobServiceServicer):
         return job_pb2.CancelJobResponse(job=self.job)
 
 
+class ScriptedOperator(operator_pb2_grpc.OperatorServiceServicer):
+    """Answers what an operator asks."""
+
+    def __init__(self) -> None:
+        self.asked = []
+        self.running = [0]
+
+    async def ReadLogs(self, request, context):
+        self.asked.append(request)
+        for stage, attempt, lines in (("train", 1, ["loading", "step 5"]), ("merge", 2, ["merging"])):
+            if request.stage in ("", stage):
+                key = types_pb2.RunKey(job="demo-1", stage=stage, attempt=attempt)
+                yield operator_pb2.ReadLogsResponse(key=key, lines=lines)
+
+    async def Drain(self, request, context):
+        return operator_pb2.DrainResponse(draining=not request.end, running_attempts=self.running.pop(0))
+
+    async def CollectGarbage(self, request, context):
+        self.asked.append(request)
+        merged = types_pb2.Artifact(kind="merged", path="jobs/old-1/merge/1/merged", size_bytes=2 << 30)
+        yield operator_pb2.CollectGarbageResponse(name="jobs/old-1", artifacts=[merged], freed_bytes=3 << 29)
+
+
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     scripted = Scripted()
@@ -113,6 +137,7 @@ def server(tmp_path, monkeypatch):
 
     def register(grpc_server):
         job_pb2_grpc.add_JobServiceServicer_to_server(scripted, grpc_server)
+        operator_pb2_grpc.add_OperatorServiceServicer_to_server(scripted.operator, grpc_server)
         return ["cutoff.v1.JobService"]
 
     async def hold():
@@ -186,8 +211,33 @@ def test_list_and_watch_in_json(server):
     assert [line["sequence"] for line in lines] == ["2", "3"]
 
 
-def test_logs_print_what_runs_logged(server):
-    assert "train/1 INFO step 5: validation loss 0.1" in cutoff("logs", "demo-1").stdout
+def test_logs_come_through_the_coordinator(server):
+    assert cutoff("logs", "demo-1").stdout == "train/1 loading\ntrain/1 step 5\nmerge/2 merging\n"
+    assert cutoff("logs", "demo-1", "--stage", "merge", "-f").stdout == "merge/2 merging\n"
+    assert server.operator.asked[-1].follow
+    first = json.loads(cutoff("logs", "demo-1", "--json").stdout.splitlines()[0])
+    assert first == {"stage": "train", "attempt": 1, "line": "loading"}
+
+
+def test_drain_waits_until_nothing_runs_and_ends_again(server, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    server.operator.running = [2, 1, 0]
+    ran = cutoff("drain")
+    assert (ran.exit_code, ran.stdout) == (0, "drained: 0 running\n")
+    assert "2 still running" in ran.stderr
+    server.operator.running = [2, 0]
+    assert cutoff("drain", "--no-wait").stdout == "drained: 2 running\n"
+    assert cutoff("drain", "--end").stdout == "takes new work\n"
+
+
+def test_gc_shows_sizes_and_totals(server):
+    ran = cutoff("gc", "--dry-run", "--keep-days", "2.5", "--keep", "3")
+    assert "2.000 GiB  jobs/old-1/merge/1/merged" in ran.stdout
+    assert "1.500 GiB  would be freed of 1 jobs" in ran.stdout
+    asked = server.operator.asked[-1]
+    assert (asked.dry_run, asked.min_age.ToSeconds(), asked.keep_jobs, asked.ggufs) == (True, 216000, 3, False)
+    found = json.loads(cutoff("gc", "--json").stdout)
+    assert found["jobs"][0]["freed_bytes"] == str(3 << 29)
 
 
 def test_a_request_id_is_handed_on(server, job_file):

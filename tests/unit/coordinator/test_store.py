@@ -91,3 +91,10 @@ def test_a_full_disk_takes_nothing_in_and_says_so(store, spec):
     assert store.get(job.name) == job
     with store.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
+
+
+def test_two_jobs_never_get_one_name(store, spec, monkeypatch):
+    given = iter(["aaaaaa", "aaaaaa", "aaaaaa", "bbbbbb"])
+    monkeypatch.setattr("cutoff.coordinator.job.secrets.token_hex", lambda size: next(given))
+    names = [store.submit(spec, request_id)[0].name for request_id in ("r1", "r2")]
+    assert names == ["jobs/demo-aaaaaa", "jobs/demo-bbbbbb"]

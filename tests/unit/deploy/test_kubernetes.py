@@ -362,6 +362,7 @@ BROKEN: list[tuple[str, Callable[[list[Object]], None], str]] = [
     ("privileges", _set("coordinator/ports/0/hostPort", 50051), "port of the host"),
     ("probes", _set("evaluator/livenessProbe", None), "lacks its livenessProbe"),
     ("probes", _set("evaluator/readinessProbe", {"grpc": {"port": 50055}}), "TLS"),
+    ("probes", _set("evaluator/livenessProbe/exec", {"command": ["cutoff-health"]}), "while it drains"),
     ("probes", _set("trainer/livenessProbe/failureThreshold", 3), "its run with it"),
     ("resources", _set("coordinator/resources/limits/memory", None), "limits of memory"),
     ("resources", _set("coordinator/resources/requests/memory", "1 GB"), "requests of memory"),

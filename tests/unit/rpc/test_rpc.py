@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 import cutoff.health
 from cutoff import errors
 from cutoff.client.init import init
-from cutoff.rpc import ClientSecurity, Peer, ServerSecurity, error_of_failure, failure_of, open_channel
+from cutoff.rpc import ClientSecurity, Door, Peer, ServerSecurity, error_of_failure, failure_of, open_channel
 from cutoff.rpc.channel import CHANNEL_OPTIONS, SERVER_OPTIONS
 from cutoff.rpc.security import is_local
 from cutoff.rpc.server import started
@@ -241,6 +241,22 @@ def test_the_health_check_shows_the_services_own_certificate(serve, secrets, mon
     checked = health(monkeypatch, address)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
     assert health(monkeypatch, "").returncode == 1
+
+
+def test_a_service_that_drains_is_alive_but_not_ready(monkeypatch, tmp_path):
+    """The kubelet restarts what is not alive."""
+
+    async def main():
+        door = Door("the coordinator")
+        await door.close("draining")
+        async with started("localhost:0", register, ServerSecurity(None, None), 0.1, door) as address:
+            monkeypatch.setenv("CUTOFF_LISTEN", address)
+            command = [sys.executable, "-m", "cutoff.health"]
+            checks = [await asyncio.create_subprocess_exec(*command, *more) for more in ([], ["--alive"])]
+            return [await check.wait() for check in checks]
+
+    use(monkeypatch, tmp_path)
+    assert asyncio.run(main()) == [1, 0]
 
 
 def test_the_health_check_of_nobody_fails(monkeypatch, tmp_path):
