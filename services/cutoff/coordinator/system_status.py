@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from cutoff.coordinator.attempts import Addresses
 from cutoff.coordinator.draining import Draining
+from cutoff.coordinator.hosts import Addresses
 from cutoff.coordinator.store import Store
 from cutoff.errors import CutoffError
 from cutoff.rpc import ClientSecurity, open_channel

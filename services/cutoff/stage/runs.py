@@ -274,7 +274,7 @@ class Runs:
         _LOG.info("run ended", job=run.key.job, stage=run.key.stage, attempt=run.key.attempt, outcome=outcome)
 
     async def _sample(self, run: _Run) -> None:
-        """Measures a run's memory while it runs, keeps its log from growing for ever, and stops it when it is silent."""
+        """Measures a run's memory while it runs, keeps its log small, and stops it when it is silent."""
         while not run.ended:
             if time.monotonic() - run.heard > self._limits.lease:
                 await self._stop(run, Lost(f"the run's process said nothing for {self._limits.lease:g} s"))
