@@ -1,7 +1,15 @@
 """Files that count: job folders, publishing by rename, manifests with SHA-256, room on the disk."""
 
 from cutoff.artifacts.disk import GIB, require_space, size_on_disk
-from cutoff.artifacts.folders import Roots, attempt_folder, inside
+from cutoff.artifacts.folders import (
+    BASE_MODEL_PATHS,
+    Roots,
+    attempt_folder,
+    close_folders,
+    inside,
+    model_folder,
+    resolved,
+)
 from cutoff.artifacts.publish import (
     MANIFEST,
     Published,
@@ -13,16 +21,20 @@ from cutoff.artifacts.publish import (
 )
 
 __all__ = [
+    "BASE_MODEL_PATHS",
     "GIB",
     "MANIFEST",
     "Published",
     "Roots",
     "attempt_folder",
+    "close_folders",
     "describe",
     "inside",
+    "model_folder",
     "publishing",
     "publishing_folder",
     "require_space",
+    "resolved",
     "sha256_of",
     "size_on_disk",
     "sweep_partials",

@@ -24,7 +24,7 @@ import cutoff
 from cutoff.artifacts import Roots, publishing
 from cutoff.client import ask as asking
 from cutoff.client import compare as comparing
-from cutoff.client import reports, show
+from cutoff.client import reports, show, token_command
 from cutoff.client.api import Client, Outcome, outcome_of, require_installed
 from cutoff.client.job_record import find_record, record_path, write_record
 from cutoff.client.local import LocalSystem
@@ -372,6 +372,46 @@ def init(
         made = make(out, host or os.environ.get("CUTOFF_HOSTS", "").split(), _ids(owner))
         summary = f"{out}: {len(made.written)} files written" if made.written else f"{out}: all there, nothing to do"
         print(json.dumps({"folder": str(out), "written": made.written}) if as_json else summary)
+
+
+tokens = typer.Typer(no_args_is_help=True, help="The users' tokens of the coordinator whose state folder is here.")
+app.add_typer(tokens, name="token")
+
+
+@tokens.command("create")
+def create_token(
+    name: Annotated[str, typer.Argument(help="Whose it is; the audit calls its calls by it.", metavar="NAME")],
+    days: Annotated[float | None, typer.Option(help="How many days it is good [until it is revoked].")] = None,
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Makes a token and prints it, this once: only its hash is kept. It counts at once."""
+    with _errors_shown(as_json):
+        token = token_command.create(name, days, _roots(None, artifacts, None))
+        print(json.dumps({"name": name, "token": token}) if as_json else token)
+
+
+@tokens.command("list")
+def list_tokens(artifacts: Artifacts = None, as_json: Json = False) -> None:
+    """Lists the tokens: their state, when they were made, and when they were last shown."""
+    with _errors_shown(as_json):
+        found = token_command.listed(_roots(None, artifacts, None))
+        if as_json:
+            print(json.dumps([dataclasses.asdict(each) for each in found], indent=2))
+        else:
+            show.wide_console().print(token_command.table(found))
+
+
+@tokens.command("revoke")
+def revoke_token(
+    name: Annotated[str, typer.Argument(help="As `cutoff token list` shows it.", metavar="NAME")],
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Ends a token: its next call is refused, and what it watches ends within seconds."""
+    with _errors_shown(as_json):
+        revoked = token_command.revoke(name, _roots(None, artifacts, None))
+        print(json.dumps({"name": name, "revoked": revoked.revoked}) if as_json else f"{name} is revoked")
 
 
 @app.command()

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import grpc.aio
 
-from cutoff.artifacts import Roots
+from cutoff.artifacts import Roots, close_folders
 from cutoff.coordinator import admission, scheduler, stage_services
 from cutoff.coordinator.attempts import Addresses, Services
 from cutoff.coordinator.jobs import Jobs
@@ -35,7 +35,7 @@ from cutoff.coordinator.service import JobServicer
 from cutoff.coordinator.store import Store
 from cutoff.errors import CutoffError, Refused
 from cutoff.rpc import serve_until_stopped
-from cutoff.spec import JobSpec
+from cutoff.spec import JobSpec, close_servers
 from cutoff.telemetry import configure_logs, logger, serve_metrics
 from cutoff.v1 import job_pb2_grpc
 
@@ -51,6 +51,8 @@ def main() -> None:
     parser.add_argument("--metrics-port", type=int, default=metrics, help="0 takes a free one (default: %(default)s)")
     options = parser.parse_args()
     configure_logs("coordinator")
+    close_folders()
+    close_servers()
     roots = Roots.from_environment()
     address = os.environ.get("CUTOFF_METRICS_ADDRESS", "127.0.0.1")
     port = serve_metrics("coordinator", options.metrics_port, address, {"artifacts": roots.artifacts})
@@ -92,7 +94,7 @@ async def _serve(listen: str, roots: Roots, state: Path) -> None:
         return ["cutoff.v1.JobService"]
 
     jobs.take_up()
-    await serve_until_stopped(listen, register, jobs.suspend)
+    await serve_until_stopped(listen, register, jobs.suspend, state=state)
     store.close()
 
 

@@ -1,7 +1,7 @@
 """Errors become gRPC statuses here, and come back from them; nowhere else.
 
 A status carries the google.rpc.ErrorInfo that any client understands (reason, remedy) and the Failure
-message with every fault.
+message with every fault; one that says "later" also the google.rpc.RetryInfo that says when.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ _CODES: dict[str, int] = {
     "UNAVAILABLE": code_pb2.UNAVAILABLE,
     "UNAUTHENTICATED": code_pb2.UNAUTHENTICATED,
     "CANCELLED": code_pb2.CANCELLED,
+    "RATE_LIMITED": code_pb2.RESOURCE_EXHAUSTED,
+    "DEADLINE_EXCEEDED": code_pb2.DEADLINE_EXCEEDED,
 }
 _CLASSES: dict[str, type[errors.CutoffError]] = {
     cls.reason: cls
@@ -61,8 +63,12 @@ def status_of(error: errors.CutoffError) -> grpc.Status:
     """The gRPC status of an error."""
     failure = failure_of(error)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={"remedy": error.remedy})
-    details = []
-    for message in (info, failure):
+    details, messages = [], [info, failure]
+    if isinstance(error, errors.TooMany):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(int(error.seconds * 1000))
+        messages.append(retry)
+    for message in messages:
         packed = any_pb2.Any()
         packed.Pack(message)
         details.append(packed)

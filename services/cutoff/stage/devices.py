@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from cutoff.errors import DeviceBusy
+from cutoff.errors import DeviceBusy, Fault, InvalidInput
+
+_DEVICE = re.compile(r"[a-z]{1,16}:[A-Za-z0-9-]{1,64}\Z")
 
 
 @contextmanager
@@ -26,10 +29,15 @@ def holding(devices: Sequence[str], folder: Path, patience: float = 10.0) -> Ite
         patience: Seconds to wait for a lock that another process is about to free.
 
     Raises:
+        InvalidInput: A name is no device's: it becomes a file's name.
         DeviceBusy: Another process holds one of them.
     """
     with ExitStack() as held:
         for device in sorted(devices):
+            if not _DEVICE.match(device):
+                raise InvalidInput(
+                    [Fault("run.devices", f"{device[:40]!r} is no device", 'name it as torch does: "cuda:0"')]
+                )
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{device.replace(':', '-')}.lock"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o660)

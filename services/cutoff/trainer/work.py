@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cutoff.artifacts import inside, publishing
-from cutoff.hub import license_of
+from cutoff.hub import allowed_folder, license_of
 from cutoff.spec import JobSpec, spec_from_proto
 from cutoff.stage.context import RunContext
 from cutoff.telemetry import before_import
@@ -22,6 +22,8 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
     """Checks data and model, and leaves the texts a conversion measures with; see `cutoff.trainer.prepare`."""
     before_import()
     spec = spec_from_proto(request.spec)
+    if spec.base_model_is_folder:
+        allowed_folder(spec.base_model, run.roots)
     named = spec.train.resume_from_checkpoint
     if named:
         check_whole(inside(run.roots.artifacts, named))
@@ -57,7 +59,7 @@ def train(request: trainer_pb2.TrainRequest, run: RunContext) -> Mapping[str, An
 
     spec = spec_from_proto(request.spec)
     plan = TrainingPlan(
-        model_path=Path(request.model_path),
+        model_path=allowed_folder(request.model_path, run.roots),
         model_name=_model_name(spec),
         revision=_revision(spec, Path(request.model_path)),
         dataset=spec.dataset,

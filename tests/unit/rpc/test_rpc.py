@@ -1,9 +1,7 @@
 """Doors: token, TLS, and where plaintext is allowed; errors that survive the wire."""
 
-import asyncio
 import subprocess
 import sys
-import threading
 
 import grpc
 import pytest
@@ -17,8 +15,10 @@ from cutoff.client.init import init
 from cutoff.rpc import ClientSecurity, Peer, ServerSecurity, error_of_failure, failure_of, open_channel
 from cutoff.rpc.channel import CHANNEL_OPTIONS, SERVER_OPTIONS
 from cutoff.rpc.security import is_local
-from cutoff.rpc.server import started
+from cutoff.rpc.tokens import OneToken, hash_of
 from cutoff.v1 import run_pb2, run_pb2_grpc
+
+SECRET = OneToken(hash_of("secret"))
 
 
 class Runs(run_pb2_grpc.RunServiceServicer):
@@ -35,38 +35,9 @@ def register(server):
 
 
 @pytest.fixture
-def serve():
-    """Starts a server on a thread: serve(listen, security) -> address."""
-    stops = []
-
-    def start(listen: str, security: ServerSecurity) -> str:
-        found, ready = [], threading.Event()
-        loop = asyncio.new_event_loop()
-        leave = asyncio.Event()
-
-        async def hold():
-            try:
-                async with started(listen, register, security, drain=0.5) as address:
-                    found.append(address)
-                    ready.set()
-                    await leave.wait()
-            except errors.CutoffError as error:
-                found.append(error)
-                ready.set()
-
-        thread = threading.Thread(target=loop.run_until_complete, args=(hold(),))
-        thread.start()
-        stops.append((loop, leave, thread))
-        assert ready.wait(20)
-        if isinstance(found[0], errors.CutoffError):
-            raise found[0]
-        return found[0]
-
-    yield start
-    for loop, leave, thread in stops:
-        loop.call_soon_threadsafe(leave.set)
-        thread.join(20)
-        loop.close()
+def serve(serve_with):
+    """serve(listen, security) -> address."""
+    return lambda listen, security: serve_with(listen, register, security)
 
 
 def thirty_times_faster(options):
@@ -103,13 +74,13 @@ def list_runs(peer: Peer):
 
 @pytest.mark.parametrize("shown", [None, "wrong", "secrets", "Bearer secret"])
 def test_a_wrong_token_is_refused(serve, shown):
-    address = serve("127.0.0.1:0", ServerSecurity("secret", None))
+    address = serve("127.0.0.1:0", ServerSecurity(SECRET, None))
     with Peer(address, ClientSecurity(shown, None)) as peer, pytest.raises(errors.Unauthenticated):
         list_runs(peer)
 
 
 def test_the_right_token_is_let_in_and_health_needs_none(serve):
-    address = serve("127.0.0.1:0", ServerSecurity("secret", None))
+    address = serve("127.0.0.1:0", ServerSecurity(SECRET, None))
     with Peer(address, ClientSecurity("secret", None)) as peer:
         assert list_runs(peer) == run_pb2.ListRunsResponse()
     with open_channel(address, ClientSecurity(None, None)) as channel:
@@ -119,7 +90,7 @@ def test_the_right_token_is_let_in_and_health_needs_none(serve):
 
 
 def test_tls_with_a_ca_works_and_without_is_refused(serve, certificate):
-    security = ServerSecurity("secret", grpc.ssl_server_credentials([certificate]))
+    security = ServerSecurity(SECRET, grpc.ssl_server_credentials([certificate]))
     address = serve("localhost:0", security)
     with Peer(address, ClientSecurity("secret", certificate[1])) as peer:
         list_runs(peer)
@@ -129,10 +100,10 @@ def test_tls_with_a_ca_works_and_without_is_refused(serve, certificate):
 
 def test_a_server_does_not_listen_to_strangers_without_doors(serve, certificate):
     tls = grpc.ssl_server_credentials([certificate])
-    for security in (ServerSecurity(None, None), ServerSecurity("secret", None), ServerSecurity(None, tls)):
+    for security in (ServerSecurity(None, None), ServerSecurity(SECRET, None), ServerSecurity(None, tls)):
         with pytest.raises(errors.Refused, match="other machines"):
             serve("0.0.0.0:0", security)
-    assert serve("0.0.0.0:0", ServerSecurity("secret", tls))
+    assert serve("0.0.0.0:0", ServerSecurity(SECRET, tls))
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +125,7 @@ def test_services_know_each_other_by_certificates(serve, secrets, monkeypatch):
     own = {"CERT": "tls.crt", "KEY": "tls.key", "CA": "ca.crt"}
     use(monkeypatch, secrets / "merger", CLIENT_CA="ca.crt", **own)
     address = serve("localhost:0", ServerSecurity.from_environment())
-    use(monkeypatch, secrets / "coordinator", TOKEN="token", **own)
+    use(monkeypatch, secrets / "coordinator", TOKEN="../client/token", **own)
     shown = ClientSecurity.between_services()
     assert shown.token is None, "users' tokens are not for services"
     with Peer(address, shown) as peer:
@@ -204,7 +175,7 @@ def test_a_renewed_certificate_serves_the_next_connection(serve, tmp_path, monke
 
 
 def test_a_unix_socket_needs_no_tls(serve, secrets, tmp_path, monkeypatch):
-    use(monkeypatch, secrets / "coordinator", TOKEN="token", CERT="tls.crt", KEY="tls.key", CA="ca.crt")
+    use(monkeypatch, secrets / "coordinator", TOKEN="../client/token", CERT="tls.crt", KEY="tls.key", CA="ca.crt")
     address = serve(f"unix:{tmp_path}/x.sock", ServerSecurity.from_environment())
     with Peer(address, ClientSecurity.from_environment()) as peer:
         list_runs(peer)
@@ -244,7 +215,7 @@ def test_a_taken_port_is_named(serve):
 
 
 def test_secrets_are_not_shown():
-    assert "hush" not in repr(ServerSecurity("hush", None)) + repr(ClientSecurity("hush", None))
+    assert "hush" not in repr(ServerSecurity(OneToken(hash_of("hush")), None)) + repr(ClientSecurity("hush", None))
 
 
 @pytest.mark.parametrize(
