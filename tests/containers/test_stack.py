@@ -97,7 +97,9 @@ def test_starting_again_leaves_tokens_and_certificates_alone(running):
     before = running.execute("coordinator", "sha256sum", "/run/cutoff/token.sha256", "/run/cutoff/tls.crt").stdout
     said = running.compose("run", "--rm", "--no-deps", "-T", "init")
     assert "nothing to do" in said
-    assert running.execute("coordinator", "sha256sum", "/run/cutoff/token.sha256", "/run/cutoff/tls.crt").stdout == before
+    assert (
+        running.execute("coordinator", "sha256sum", "/run/cutoff/token.sha256", "/run/cutoff/tls.crt").stdout == before
+    )
 
 
 def test_the_hosts_command_finds_token_and_certificate_by_itself(running):

@@ -17,6 +17,7 @@ CHANNEL_OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.enable_http_proxy", 0),
+    ("grpc.max_metadata_size", 32 << 10),
 )
 SERVER_OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),

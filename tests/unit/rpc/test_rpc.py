@@ -289,3 +289,31 @@ def test_the_count_of_faults_survives_although_not_all_are_listed():
             self.message = "400 faults in the input:\n  a:1: is wrong\n  and 399 more"
 
     assert error_of_failure(failure_of(Many())).message.startswith("400 faults")
+
+
+def test_errors_of_any_length_arrive(serve_with):
+    class Long(Runs):
+        async def CancelRun(self, request, context):
+            if request.key.attempt:
+                raise errors.NotFound("é" * 9000, "ü" * 9000)
+            raise errors.InvalidInput([errors.Fault(f"field.{number}", "ist ungültig", "x") for number in range(300)])
+
+        async def ListRuns(self, request, context):
+            raise errors.InvalidInput([errors.Fault("x" * 9000, "é" * 9000, "z" * 9000)])
+
+    def add(server):
+        run_pb2_grpc.add_RunServiceServicer_to_server(Long(), server)
+        return []
+
+    address = serve_with("127.0.0.1:0", add, ServerSecurity(None, None))
+    with Peer(address, ClientSecurity(None, None)) as peer:
+        with pytest.raises(errors.NotFound, match="éééé"):
+            peer.unary("RunService/CancelRun", run_pb2.CancelRunRequest(key={"attempt": 1}), run_pb2.CancelRunResponse)
+        with pytest.raises(errors.InvalidInput) as caught:
+            peer.unary("RunService/CancelRun", run_pb2.CancelRunRequest(), run_pb2.CancelRunResponse)
+        assert caught.value.message.startswith("300 faults in the input:\n  field.0: ist ungültig; x\n  field.1:")
+        with pytest.raises(errors.InvalidInput, match="xxxx"):
+            list_runs(peer)
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as raw:
+        run_pb2_grpc.RunServiceStub(channel).CancelRun(run_pb2.CancelRunRequest(key={"attempt": 1}), timeout=10)
+    assert raw.value.code() is grpc.StatusCode.NOT_FOUND, "clients with the usual limits understand it too"
