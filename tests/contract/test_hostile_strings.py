@@ -59,6 +59,9 @@ METHODS = {
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
+MOST = {False: 1000, True: 300}
+"""Calls of one method, over gRPC or not: where there are more pairs of place and string, they are taken in turn."""
+
 _OPENING = {"open", "os.listdir", "os.scandir", "os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.link",
             "os.symlink", "os.chmod", "os.truncate", "shutil.rmtree", "subprocess.Popen"}  # fmt: skip
 
@@ -167,7 +170,7 @@ def watched(roots, monkeypatch):
     monkeypatch.setattr(WATCHER, "seen", [])
     before = snapshot(roots.cache.parent)
     monkeypatch.setattr(WATCHER, "forbidden", (str(outside), str(roots.cache.parent / "canary.txt"), "/etc/passwd",
-                                               "/dev/zero", "/root/.", "/proc/self", "/dev/shm/x"))  # fmt: skip
+                                               "/dev/zero", "/root/.ssh", "/root/.bashrc", "/proc/self", "/dev/shm/x"))  # fmt: skip
     yield WATCHER
     WATCHER.forbidden = ()
     assert snapshot(roots.cache.parent) == before, "something was written outside the roots"
@@ -257,6 +260,8 @@ def base(method, number):
     for name, value in {"merged": "jobs/m", "model_name": "m", "gguf": "jobs/g", "adapter": "jobs/a"}.items():
         if name in fields and fields[name].message_type is None and fields[name].containing_oneof is None:
             setattr(request, name, value)
+    if method.name in ("Merge", "Train"):
+        request.model_path = "base-models/m"
     if method.name == "Evaluate":
         request.target, request.model_path = "merged", "jobs/m"
     return request
@@ -266,10 +271,11 @@ def _module(method):
     return next(file for file in _FILES if file.DESCRIPTOR.name == method.containing_service.file.name)
 
 
-def variants(method, outside, port, every):
-    """Requests with one hostile string each; `every` n-th string goes to a place, another n-th to the next."""
+def variants(method, outside, port, most):
+    """Requests with one hostile string each; where there would be too many, each place gets every n-th string."""
     number = 0
     found = list(places(method.input_type))
+    every = 1 + len(found) * len(HOSTILE) // most
     for index, place in enumerate(found):
         for text in HOSTILE[index % every :: every]:
             number += 1
@@ -310,7 +316,7 @@ def test_no_string_escapes(name, port, roots, watched, asked, request):
     over_grpc = "gRPC" in request.node.name
     canary_port, requests = asked
     outcomes, method = Counter(), METHODS[name]
-    for attempt in variants(method, roots.cache.parent / "outside", canary_port, every=8 if over_grpc else 1):
+    for attempt in variants(method, roots.cache.parent / "outside", canary_port, MOST[over_grpc]):
         outcomes[call(port, name, method, attempt)] += 1
     total = sum(outcomes.values())
     print(f"| {name} | {'over gRPC' if over_grpc else 'in process'} | {total} | {len(watched.seen)} | {dict(outcomes)}")  # noqa: T201
