@@ -158,6 +158,7 @@ def roots(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(made.cache / "hf"))
     monkeypatch.setenv("HOME", str(outside))
+    monkeypatch.setenv("CUTOFF_CACHE", str(made.cache))
     monkeypatch.delenv("CUTOFF_LLAMA_CPP_PATHS", raising=False)
     monkeypatch.delenv("LMSTUDIO_URL", raising=False)
     monkeypatch.chdir(below)
@@ -169,8 +170,9 @@ def watched(roots, monkeypatch):
     outside = roots.cache.parent / "outside"
     monkeypatch.setattr(WATCHER, "seen", [])
     before = snapshot(roots.cache.parent)
-    monkeypatch.setattr(WATCHER, "forbidden", (str(outside), str(roots.cache.parent / "canary.txt"), "/etc/passwd",
-                                               "/dev/zero", "/root/.ssh", "/root/.bashrc", "/proc/self", "/dev/shm/x"))  # fmt: skip
+    elsewhere = ("/etc/passwd", "/dev/zero", "/root/.ssh", "/root/.bashrc", "/proc/self", "/dev/shm/x")
+    forbidden = (str(outside), str(roots.cache.parent / "canary.txt"), *elsewhere)
+    monkeypatch.setattr(WATCHER, "forbidden", forbidden)
     yield WATCHER
     WATCHER.forbidden = ()
     assert snapshot(roots.cache.parent) == before, "something was written outside the roots"

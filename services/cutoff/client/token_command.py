@@ -97,6 +97,6 @@ def _file(folder: Path) -> TokenFile:
 
 
 def _noted(folder: Path, what: str, name: str) -> None:
-    audit = Audit(folder / AUDIT)
+    audit = Audit(folder / AUDIT, log=False)
     audit.note(f"user:{os.geteuid()}", what, name, "here", "OK")
     audit.close()

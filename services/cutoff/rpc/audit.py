@@ -38,9 +38,11 @@ class Audit:
 
     Args:
         path: The file; None for the log only.
+        log: Whether the lines go to the log too; a command has none.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, log: bool = True) -> None:
+        self._log = log
         self._file: logging.Handler | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +59,8 @@ class Audit:
             outcome: OK, or the name of the status code.
         """
         fields = {"who": who, "what": what, "about": about[:_LONGEST], "from": where, "outcome": outcome}
-        _LOG.info("audit", **fields)
+        if self._log:
+            _LOG.info("audit", **fields)
         if self._file is not None:
             time = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
             line = json.dumps({"time": time, **fields})
