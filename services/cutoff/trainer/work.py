@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cutoff.artifacts import inside, publishing
+from cutoff.artifacts import inside, publishing, resolved
 from cutoff.hub import allowed_folder, license_of
 from cutoff.spec import JobSpec, spec_from_proto
 from cutoff.stage.context import RunContext
@@ -95,7 +95,7 @@ def _resume_from(offered: str, spec: JobSpec, run: RunContext) -> Path | None:
 def _model_name(spec: JobSpec) -> str:
     """As prepare names it: a hub id without its revision, or the folder."""
     return (
-        str(Path(spec.base_model).expanduser().resolve())
+        str(resolved(spec.base_model))
         if spec.base_model_is_folder
         else spec.base_model.partition("@")[0]
     )
