@@ -297,7 +297,7 @@ def test_ray_does_nothing_for_a_stranger(locked, tmp_path):
                 done.append(f"{owner} {port} {method} {path}: {status}")
     joined = _join_without_token(ports)
     print(f"| Ray's ports: calls without a token that do anything | {len(ports)} ports, {calls} calls, "  # noqa: T201
-          "2 attempts to join " f"| {len(done) + joined} | {dict(codes)} |")  # fmt: skip
+          f"2 attempts to join | {len(done) + joined} | {dict(codes)} |")  # fmt: skip
     assert done == []
     assert joined == 0
     assert not canary.exists()

@@ -94,11 +94,7 @@ def _resume_from(offered: str, spec: JobSpec, run: RunContext) -> Path | None:
 
 def _model_name(spec: JobSpec) -> str:
     """As prepare names it: a hub id without its revision, or the folder."""
-    return (
-        str(resolved(spec.base_model))
-        if spec.base_model_is_folder
-        else spec.base_model.partition("@")[0]
-    )
+    return str(resolved(spec.base_model)) if spec.base_model_is_folder else spec.base_model.partition("@")[0]
 
 
 def _revision(spec: JobSpec, model_path: Path) -> str | None:
