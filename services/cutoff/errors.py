@@ -149,6 +149,25 @@ class Unauthenticated(CutoffError):
     reason = "UNAUTHENTICATED"
 
 
+class TooMany(CutoffError):
+    """The caller has made more calls than it may in this time, or has too many streams open."""
+
+    reason = "RATE_LIMITED"
+    retryable = True
+
+    def __init__(self, message: str, remedy: str = "", seconds: float = 1.0) -> None:
+        super().__init__(message, remedy)
+        self.seconds = seconds
+        """After which the call may be made again."""
+
+
+class TooLate(CutoffError):
+    """The call took longer than its deadline, or than the server gives one without."""
+
+    reason = "DEADLINE_EXCEEDED"
+    retryable = True
+
+
 class Cancelled(CutoffError):
     """Somebody asked for the work to stop."""
 

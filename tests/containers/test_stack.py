@@ -78,7 +78,7 @@ def test_only_the_converter_sees_the_models_folder_and_nobody_anothers_secrets(r
 
 
 def test_no_secret_in_the_environment_or_the_logs(running):
-    token = running.execute("coordinator", "cat", "/run/cutoff/token").stdout.strip()
+    token = running.execute("coordinator", "cat", "/run/cutoff-client/token").stdout.strip()
     ray = running.execute("coordinator", "cat", "/run/cutoff/ray-token").stdout.strip()
     assert len(token) == len(ray) == 64
     for name, one in containers(running).items():
@@ -94,10 +94,12 @@ def test_secrets_have_the_modes_and_the_owner_that_services_need(running):
 
 
 def test_starting_again_leaves_tokens_and_certificates_alone(running):
-    before = running.execute("coordinator", "sha256sum", "/run/cutoff/token", "/run/cutoff/tls.crt").stdout
+    before = running.execute("coordinator", "sha256sum", "/run/cutoff/token.sha256", "/run/cutoff/tls.crt").stdout
     said = running.compose("run", "--rm", "--no-deps", "-T", "init")
     assert "nothing to do" in said
-    assert running.execute("coordinator", "sha256sum", "/run/cutoff/token", "/run/cutoff/tls.crt").stdout == before
+    assert (
+        running.execute("coordinator", "sha256sum", "/run/cutoff/token.sha256", "/run/cutoff/tls.crt").stdout == before
+    )
 
 
 def test_the_hosts_command_finds_token_and_certificate_by_itself(running):

@@ -2,7 +2,15 @@
 
 from cutoff.artifacts.disk import GIB, require_space, size_on_disk
 from cutoff.artifacts.fence import NOBODY, counting, let_count
-from cutoff.artifacts.folders import Roots, attempt_folder, inside
+from cutoff.artifacts.folders import (
+    BASE_MODEL_PATHS,
+    Roots,
+    attempt_folder,
+    close_folders,
+    inside,
+    model_folder,
+    resolved,
+)
 from cutoff.artifacts.identity import artifacts_id, name_artifacts
 from cutoff.artifacts.publish import (
     MANIFEST,
@@ -15,6 +23,7 @@ from cutoff.artifacts.publish import (
 )
 
 __all__ = [
+    "BASE_MODEL_PATHS",
     "GIB",
     "MANIFEST",
     "NOBODY",
@@ -22,14 +31,17 @@ __all__ = [
     "Roots",
     "artifacts_id",
     "attempt_folder",
+    "close_folders",
     "counting",
     "describe",
     "inside",
     "let_count",
+    "model_folder",
     "name_artifacts",
     "publishing",
     "publishing_folder",
     "require_space",
+    "resolved",
     "sha256_of",
     "size_on_disk",
     "sweep_partials",

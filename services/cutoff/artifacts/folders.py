@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import os
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cutoff.errors import Fault, InvalidInput
+
+BASE_MODEL_PATHS = "CUTOFF_BASE_MODEL_PATHS"
+"""Environment: the folders, separated by colons, below which a job may name its base model's folder."""
+
+_LONGEST_PATH, _LONGEST_NAME = 4096, 255
+"""Bytes, as Linux has them."""
+
+_LONGEST_PLAIN = 200
+"""Bytes: something is put before or behind such a name."""
+
+_SHOWN = 80
+"""Characters of a hostile string that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +66,81 @@ def inside(root: Path, relative: str) -> Path:
     An absolute path is accepted when it lies below the root.
 
     Raises:
-        InvalidInput: The path leaves the root, by .., a symbolic link or otherwise, or holds a NUL.
+        InvalidInput: The path leaves the root, by .., a symbolic link or otherwise, is longer than any file's, or
+            holds a NUL or another control character.
     """
-    if "\0" in relative:
-        raise InvalidInput([Fault(repr(relative), "holds a NUL character", "give a plain path")])
     resolved_root = root.resolve()
-    resolved = (resolved_root / relative).resolve()
+    resolved = _resolved(resolved_root, relative)
     if not resolved.is_relative_to(resolved_root):
         raise InvalidInput([Fault(relative, f"leaves {root}", "give a path below that folder")])
     return resolved
 
 
+def model_folder(name: str, more: Sequence[Path] = ()) -> Path:
+    """The folder of a base model, if one may be read there.
+
+    Args:
+        name: A folder; ~ is this user's home.
+        more: Further folders below which models may be.
+
+    Raises:
+        InvalidInput: It is no path, or lies in none of the folders of CUTOFF_BASE_MODEL_PATHS. Where the variable is
+            not set any folder will do; a service sets it to "" for itself (`close_folders`).
+    """
+    given = resolved(name)
+    named = os.environ.get(BASE_MODEL_PATHS)
+    if named is None:
+        return given
+    allowed = [*(Path(folder).expanduser() for folder in named.split(os.pathsep) if folder), *more]
+    if not any(given.is_relative_to(folder.resolve()) for folder in allowed):
+        what = f"lies in none of the folders from which this server takes base models ({named or 'none is named'})"
+        fix = (
+            f"put the model into one of them, give a hub id, or start the server with its folder in {BASE_MODEL_PATHS}"
+        )
+        raise InvalidInput([Fault(name, what, fix)])
+    return given
+
+
+def close_folders() -> None:
+    """For a process that works for others: what its operator does not name is closed, here and in its children."""
+    os.environ.setdefault(BASE_MODEL_PATHS, "")
+
+
+def resolved(path: str) -> Path:
+    """What a path leads to, links followed; ~ is this user's home, and it need not be there.
+
+    Raises:
+        InvalidInput: No file can have this path.
+    """
+    try:
+        return _resolved(Path.cwd(), str(Path(path).expanduser()) if path.startswith("~") else path)
+    except RuntimeError as error:  # ~somebody who is not there
+        raise InvalidInput([Fault(ascii(path)[:_SHOWN], "names no user's folder", "give a plain path")]) from error
+
+
+def _resolved(root: Path, path: str) -> Path:
+    """What a path below a root leads to, links followed; it need not be there.
+
+    Raises:
+        InvalidInput: No file can have this path.
+    """
+    if any(unicodedata.category(char) == "Cc" for char in path):
+        raise InvalidInput(
+            [Fault(ascii(path)[:_SHOWN], "holds a NUL or another control character", "give a plain path")]
+        )
+    parts = path.encode(errors="replace").split(b"/")
+    if len(path.encode(errors="replace")) > _LONGEST_PATH or max(map(len, parts)) > _LONGEST_NAME:
+        fix = f"at most {_LONGEST_PATH} bytes, and {_LONGEST_NAME} between two slashes"
+        raise InvalidInput([Fault(f"{path[:_SHOWN]}...", "is too long for a path", fix)])
+    try:
+        return (root / path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, among others
+        raise InvalidInput([Fault(ascii(path)[:_SHOWN], f"leads nowhere: {error}", "give a plain path")]) from error
+
+
 def _plain(name: str) -> str:
-    if not name or name.startswith(".") or any(char in name for char in "/\\\0"):
-        raise InvalidInput([Fault(repr(name), "is not a plain name", "use letters, digits, '.', '_' and '-'")])
+    hostile = any(char in "/\\" or unicodedata.category(char) == "Cc" for char in name)
+    if not name or name.startswith(".") or hostile or len(name.encode(errors="replace")) > _LONGEST_PLAIN:
+        fix = f"use letters, digits, '.', '_' and '-', at most {_LONGEST_PLAIN}"
+        raise InvalidInput([Fault(ascii(name)[:_SHOWN], "is not a plain name", fix)])
     return name

@@ -30,6 +30,11 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 _PATIENCE = 60.0
 """Seconds a watch outlives its server, so that a restart is not noticed."""
 
+_WATCH_SECONDS = 3600.0
+"""Of one stream of a watch; another one takes its place."""
+
+_REPORT_SECONDS = 120.0
+
 _READING_SECONDS = 660.0
 """The converter may have to read an installed file through."""
 
@@ -136,7 +141,8 @@ class Client:
             began = time.monotonic()
             request = job_pb2.WatchJobRequest(name=_name(job), after_sequence=after_sequence)
             try:
-                for response in self._peer.stream("JobService/WatchJob", request, job_pb2.WatchJobResponse):
+                stream = self._peer.stream("JobService/WatchJob", request, job_pb2.WatchJobResponse, _WATCH_SECONDS)
+                for response in stream:
                     failing_since = None
                     after_sequence = max(after_sequence, response.event.sequence)
                     yield response.event
@@ -224,7 +230,7 @@ class Client:
         """
         form = job_pb2.GetReportRequest.FORMAT_HTML if page else job_pb2.GetReportRequest.FORMAT_JSON
         request = job_pb2.GetReportRequest(name=_name(job), format=form)
-        pieces = self._peer.stream("JobService/GetReport", request, job_pb2.GetReportResponse)
+        pieces = self._peer.stream("JobService/GetReport", request, job_pb2.GetReportResponse, _REPORT_SECONDS)
         return b"".join(piece.content for piece in pieces)
 
     def status(self) -> operator_pb2.GetStatusResponse:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import typer
 
 import cutoff
-from cutoff.client.commands import after, before, here, jobs, operations
+from cutoff.client.commands import after, before, here, jobs, operations, tokens
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="Gives a language model a knowledge cutoff."
@@ -38,6 +38,7 @@ app.command()(here.serve)
 app.command()(operations.doctor)
 app.command()(operations.drain)
 app.command()(operations.gc)
+app.add_typer(tokens.tokens, name="token")
 
 
 @app.command()

@@ -1,9 +1,9 @@
 """Makes what the services need to trust each other: an authority, certificates, the users' token, Ray's token.
 
     DIR/ca/            the authority's certificate and key; no service reads them
-    DIR/<service>/     tls.crt, tls.key, ca.crt; for the coordinator also token and ray-token
+    DIR/<service>/     tls.crt, tls.key, ca.crt; for the coordinator also token.sha256 and ray-token
     DIR/ray-worker/    tls.crt, tls.key, ca.crt and ray-token: what a further host's Ray worker shows
-    DIR/client/        token and ca.crt: what a user's machine needs
+    DIR/client/        token and ca.crt: what a user's machine needs; the server keeps the token's hash only
     DIR/grafana/       password: that of Grafana's user admin
 
 What is there and good stays as it is. A certificate that ends within a month, belongs to another authority or
@@ -23,6 +23,7 @@ from pathlib import Path
 from cutoff.artifacts import publishing
 from cutoff.client.certificates import Certificate, issue, make_authority, still_good
 from cutoff.errors import Fault, InvalidInput, Refused
+from cutoff.rpc.tokens import hash_of
 
 COORDINATOR = "coordinator"
 RAY_WORKER = "ray-worker"
@@ -57,11 +58,10 @@ def init(folder: Path, hosts: Sequence[str] = (), owner: tuple[int, int] | None 
     _certificate(writing, COORDINATOR, authority, hosts)
     for service in (*STAGE_SERVICES, RAY_WORKER):
         _certificate(writing, service, authority, ())
-    token = writing.keep_or_write(f"{COORDINATOR}/token", _new_token)
+    _users_token(writing)
     ray_token = writing.keep_or_write(f"{COORDINATOR}/ray-token", _new_token)
     writing.write_if_other(f"{RAY_WORKER}/ray-token", ray_token, secret=True)
     writing.keep_or_write("grafana/password", _new_token)
-    writing.write_if_other("client/token", token, secret=True)
     writing.write_if_other("client/ca.crt", authority.certificate, secret=False)
     return Made(folder, tuple(writing.written))
 
@@ -86,6 +86,19 @@ def _certificate(writing: _Writing, service: str, authority: Certificate, hosts:
         pair = issue(authority, names)
     writing.write_pair(service, pair)
     writing.write_if_other(f"{service}/ca.crt", authority.certificate, secret=False)
+
+
+def _users_token(writing: _Writing) -> None:
+    """The users' first token goes to them, and its hash to the coordinator.
+
+    Earlier the coordinator was given the token itself: that one counts on.
+    """
+    earlier = f"{COORDINATOR}/token"
+    token = writing.read(earlier) or writing.read("client/token") or _new_token()
+    writing.write_if_other("client/token", token, secret=True)
+    kept = hash_of(token.decode("ascii", "replace").strip()).encode() + b"\n"
+    writing.write_if_other(f"{COORDINATOR}/token.sha256", kept, secret=True)
+    writing.remove(earlier)
 
 
 def _new_token() -> bytes:
@@ -123,6 +136,13 @@ class _Writing:
         content = self.read(name) or make()
         self.write_if_other(name, content, secret=True)
         return content
+
+    def remove(self, name: str) -> None:
+        path = self._folder / name
+        try:
+            path.unlink(missing_ok=True)
+        except PermissionError as error:
+            raise self._refused(path, "removed") from error
 
     def write_if_other(self, name: str, content: bytes, *, secret: bool) -> None:
         path, mode = self._folder / name, 0o600 if secret else 0o644

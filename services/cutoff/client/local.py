@@ -24,10 +24,11 @@ from typing import Self
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from cutoff.artifacts import Roots
+from cutoff.artifacts import BASE_MODEL_PATHS, Roots
 from cutoff.errors import ProgramFailed, Refused
 from cutoff.process import stop_group, tethered
 from cutoff.rpc import ClientSecurity, open_channel
+from cutoff.spec import ALLOWED_SERVERS
 from cutoff.telemetry.rotation import limit_bytes, rotate
 
 _MODULES = {
@@ -133,7 +134,8 @@ class LocalSystem:
     def _environment(self, name: str) -> Mapping[str, str]:
         # A system of one's own has a state of its own: it takes up nobody else's jobs.
         own = {"CUTOFF_STATE": str(self._private), "CUTOFF_DATABASE_URL": "", "RAY_ADDRESS": ""}
-        own["CUTOFF_LLAMA_CPP_PATHS"] = "/"  # the one who submits is the one whose programs these are
+        # The one who submits is the one whose programs, folders and servers these are.
+        own |= {"CUTOFF_LLAMA_CPP_PATHS": "/", ALLOWED_SERVERS: "*"}
         own["CUTOFF_LEASE_SECONDS"] = os.environ.get("CUTOFF_LEASE_SECONDS") or "120"  # nobody restarts its parts
         private = {} if self._ports else {"CUTOFF_METRICS_PORT": "0", **own}
         stages = [service for service in _MODULES if service != "coordinator"]
@@ -144,6 +146,7 @@ class LocalSystem:
             "CUTOFF_CACHE": str(self._roots.cache),
             "CUTOFF_LISTEN": self._address(name),
             "RAY_TMPDIR": str(self._private),
+            BASE_MODEL_PATHS: os.environ.get(BASE_MODEL_PATHS, "/"),
             "PYTHONSAFEPATH": "1",  # a gguf.py in the folder that `cutoff run` was called in is no module of ours
             **{f"CUTOFF_{stage.upper().replace('-', '_')}_ADDRESS": self._address(stage) for stage in stages},
             **private,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cutoff.artifacts import Roots, inside
+from cutoff.artifacts import Roots, inside, model_folder
 from cutoff.errors import Fault, InvalidInput
-from cutoff.spec import JobSpec
+from cutoff.spec import JobSpec, server_faults
 
 
 def check(spec: JobSpec, roots: Roots) -> None:
@@ -15,7 +15,7 @@ def check(spec: JobSpec, roots: Roots) -> None:
     Raises:
         InvalidInput: With every fault.
     """
-    faults = [*_dataset_faults(spec, roots.datasets), *_base_model_faults(spec)]
+    faults = [*_dataset_faults(spec, roots.datasets), *_base_model_faults(spec), *_server_faults(spec)]
     if faults:
         raise InvalidInput(faults)
 
@@ -45,9 +45,20 @@ def _file_faults(field: str, name: str, root: Path) -> list[Fault]:
 def _base_model_faults(spec: JobSpec) -> list[Fault]:
     if not spec.base_model_is_folder:
         return []
-    folder = Path(spec.base_model).expanduser()
+    try:
+        folder = model_folder(spec.base_model)
+    except InvalidInput as error:
+        return [Fault("base_model", f"{fault.where} {fault.what}", fault.fix) for fault in error.faults]
     if not folder.is_dir():
         return [Fault("base_model", f"{folder} is not a folder", "give a hub id, or the folder of a downloaded model")]
     if not (folder / "config.json").is_file():
         return [Fault("base_model", f"{folder} holds no config.json", "give the folder that holds the model's files")]
     return []
+
+
+def _server_faults(spec: JobSpec) -> list[Fault]:
+    """Of the servers that the job would have asked."""
+    asked = {"evaluate.judge_url": spec.evaluate.judge_url}
+    if "lmstudio" in spec.evaluate.targets:
+        asked["evaluate.lmstudio_url"] = spec.evaluate.lmstudio_url
+    return server_faults(asked)

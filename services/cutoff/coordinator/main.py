@@ -34,7 +34,7 @@ from pathlib import Path
 
 import grpc.aio
 
-from cutoff.artifacts import Roots, name_artifacts
+from cutoff.artifacts import Roots, close_folders, name_artifacts
 from cutoff.coordinator import admission, lmstudio_watch, scheduler, stage_services
 from cutoff.coordinator.attempts import Services
 from cutoff.coordinator.backup import back_up, restore
@@ -51,7 +51,7 @@ from cutoff.coordinator.store import Store
 from cutoff.coordinator.system_status import SystemStatus
 from cutoff.errors import CutoffError, Refused
 from cutoff.rpc import Door, serve_until_stopped
-from cutoff.spec import JobSpec
+from cutoff.spec import JobSpec, close_servers
 from cutoff.telemetry import configure_logs, logger, serve_metrics
 from cutoff.v1 import job_pb2_grpc, operator_pb2_grpc
 
@@ -76,6 +76,8 @@ def main() -> None:
     restoring.add_argument("--replace", action="store_true", help="lose the jobs that are in the store")
     options = parser.parse_args()
     configure_logs("coordinator")
+    close_folders()
+    close_servers()
     roots = Roots.from_environment()
     state = Path(os.environ.get("CUTOFF_STATE") or roots.artifacts / "state")
     if options.command:
@@ -159,7 +161,7 @@ async def _serve(listen: str, roots: Roots, state: Path) -> None:
             task.cancel()
         await jobs.suspend()
 
-    await serve_until_stopped(listen, register, stop, door)
+    await serve_until_stopped(listen, register, stop, door, state=state)
     store.close()
 
 

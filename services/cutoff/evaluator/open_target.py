@@ -11,6 +11,7 @@ from cutoff.errors import Fault, InvalidInput
 from cutoff.evaluator.chat_targets import open_gguf, open_server
 from cutoff.evaluator.identity import adapter_identity, file_identity, folder_identity, server_identity
 from cutoff.evaluator.targets import Target
+from cutoff.hub import allowed_folder
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec import JobSpec
 from cutoff.stage.report import Reporter
@@ -45,7 +46,7 @@ def open_target(
 
     def folder(path: str) -> Path:
         """The base model where prepare found it, or a folder below the artifacts root."""
-        return Path(path) if Path(path).is_absolute() else inside(roots.artifacts, path)
+        return allowed_folder(path, roots) if Path(path).is_absolute() else inside(roots.artifacts, path)
 
     match request.WhichOneof("model"):
         case "model_path":

@@ -15,7 +15,7 @@ from cutoff.evaluator.judge import open_judge
 from cutoff.evaluator.open_target import open_target
 from cutoff.evaluator.questions import job_questions
 from cutoff.evaluator.report import EVALUATION, EXAMPLES, write_evaluation, write_examples
-from cutoff.spec import spec_from_proto
+from cutoff.spec import require_servers, spec_from_proto
 from cutoff.stage.context import RunContext
 from cutoff.v1 import evaluator_pb2
 
@@ -34,8 +34,9 @@ def evaluate(request: evaluator_pb2.EvaluateRequest, run: RunContext) -> Mapping
         CutoffError: As `job_questions` and `evaluate_target`.
     """
     spec = spec_from_proto(request.spec)
-    sets = job_questions(spec, run.roots.datasets)
     options = spec.evaluate
+    require_servers({"model.server.url": request.server.url, "evaluate.judge_url": options.judge_url})
+    sets = job_questions(spec, run.roots.datasets)
     questions = [example.instruction for examples in sets.values() for example in examples]
     plan = plan_attacks(options.attacks, sets, spec.train.seed)
     texts = [*questions, *(each.chat.text for each in plan.questions)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -63,9 +64,25 @@ def requested_spec(spec: job_pb2.InstallSpec) -> InstallSpec:
 
 
 def requested_type(quant_type: str) -> QuantType:
-    """The quantization type a request names; the specification's default when it names none."""
-    named = {"quant_types": [quant_type]} if quant_type else {}
-    return ConvertSpec.model_validate(named).quant_types[0]
+    """The quantization type a request names; the specification's default when it names none.
+
+    Raises:
+        InvalidInput: There is no such type.
+    """
+    return requested_conversion({"quant_types": [quant_type]} if quant_type else {}).quant_types[0]
+
+
+def requested_conversion(fields: Mapping[str, Any]) -> ConvertSpec:
+    """What a request wants converted, checked.
+
+    Raises:
+        InvalidInput: A field holds what it may not.
+    """
+    try:
+        return ConvertSpec.model_validate(fields)
+    except ValidationError as error:
+        faults = [Fault(".".join(map(str, one["loc"])) or "spec", one["msg"], "") for one in error.errors()]
+        raise InvalidInput(faults) from error
 
 
 def check_install(roots: Roots, request: gguf_converter_pb2.CheckInstallRequest) -> Path:

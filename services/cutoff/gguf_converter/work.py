@@ -14,7 +14,7 @@ from cutoff.gguf_converter.card_facts import facts_of
 from cutoff.gguf_converter.convert import convert_model
 from cutoff.gguf_converter.gguf_file import chat_template
 from cutoff.gguf_converter.install import install_gguf
-from cutoff.gguf_converter.install_checks import requested_spec, requested_type
+from cutoff.gguf_converter.install_checks import requested_conversion, requested_spec, requested_type
 from cutoff.gguf_converter.install_records import RECORDS
 from cutoff.gguf_converter.lmstudio import ask_configured
 from cutoff.gguf_converter.metadata import Facts
@@ -22,7 +22,6 @@ from cutoff.gguf_converter.order import Order
 from cutoff.gguf_converter.quant_types import file_name
 from cutoff.gguf_converter.record import MANIFEST
 from cutoff.llama_cpp import LlamaCpp
-from cutoff.spec import ConvertSpec
 from cutoff.stage.context import RunContext
 from cutoff.v1 import gguf_converter_pb2, job_pb2
 
@@ -41,7 +40,7 @@ def convert(request: gguf_converter_pb2.ConvertRequest, run: RunContext) -> Mapp
         InvalidInput: The model's name is no plain name, or a path leaves the artifacts.
         CutoffError: As `LlamaCpp.of_job` and `convert_model`.
     """
-    spec = ConvertSpec.model_validate(_fields(request.spec))
+    spec = requested_conversion(_fields(request.spec))
     name = requested_spec(job_pb2.InstallSpec(model_name=request.model_name)).model_name
     artifacts = run.roots.artifacts
     order = Order(

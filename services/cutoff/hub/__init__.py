@@ -3,6 +3,7 @@
 Nothing here imports torch.
 """
 
+from cutoff.hub.allowed_folder import allowed_folder
 from cutoff.hub.base_model import BaseModel, local_base_model, resolve_base_model
 from cutoff.hub.model_card import license_of
 from cutoff.hub.model_folder import check_model_folder, weights_digest
@@ -16,6 +17,7 @@ __all__ = [
     "BaseModel",
     "TrainedOn",
     "adds_bos",
+    "allowed_folder",
     "bits_and_bytes",
     "carry_tokenizer",
     "check_model_folder",

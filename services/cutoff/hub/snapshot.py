@@ -118,7 +118,7 @@ class Snapshot:
         Args:
             while_waiting: Called about twice a second until the lock is free.
         """
-        path = _cache() / ".locks" / repository_folder(self.hub_id).name / f"cutoff-{self.commit}.lock"
+        path = hub_cache() / ".locks" / repository_folder(self.hub_id).name / f"cutoff-{self.commit}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
         try:
@@ -155,10 +155,11 @@ def is_commit(revision: str | None) -> bool:
 
 def repository_folder(hub_id: str) -> Path:
     """A model's folder in the shared cache."""
-    return _cache() / f"models--{hub_id.replace('/', '--')}"
+    return hub_cache() / f"models--{hub_id.replace('/', '--')}"
 
 
-def _cache() -> Path:
+def hub_cache() -> Path:
+    """The shared cache's folder."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)

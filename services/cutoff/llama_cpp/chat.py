@@ -182,7 +182,10 @@ class ChatClient:
         """Status and content of the answer to a request."""
         for pause in (*_BACKOFF, None):
             try:
-                with self._session.request(method, url, json=body, timeout=self._timeout, stream=True) as response:
+                # A redirect would lead to a server that nobody allowed.
+                with self._session.request(
+                    method, url, json=body, timeout=self._timeout, stream=True, allow_redirects=False
+                ) as response:
                     return response.status_code, self._content(response, url)
             except (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError) as error:
                 raise self._too_slow(url) from error

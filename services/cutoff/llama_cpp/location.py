@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from cutoff.artifacts import resolved
 from cutoff.errors import NotFound, Refused
 
 _BACKENDS = ("cuda", "hip", "vulkan", "cpu")
@@ -78,12 +79,13 @@ class LlamaCpp:
             path: The job's convert.llama_cpp_path; nothing for the pinned build.
 
         Raises:
-            Refused: The path lies in none of the folders of CUTOFF_LLAMA_CPP_PATHS.
+            InvalidInput: No file can have this path.
+            Refused: It lies in none of the folders of CUTOFF_LLAMA_CPP_PATHS.
             NotFound: As `find`.
         """
         if not path:
             return cls.find(cache)
-        own = Path(path).expanduser().resolve()
+        own = resolved(path)
         if not any(own.is_relative_to(folder) for folder in allowed_folders()):
             raise Refused(
                 f"convert.llama_cpp_path names {path}, whose programs this service may not execute",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, cast
 
 from cutoff.artifacts import inside
-from cutoff.hub import BaseModel
+from cutoff.hub import BaseModel, allowed_folder
 from cutoff.spec import MergeSpec
 from cutoff.stage.context import RunContext
 from cutoff.telemetry import before_import
@@ -21,7 +20,7 @@ def merge(request: merger_pb2.MergeRequest, run: RunContext) -> Mapping[str, Any
     from cutoff.merger import merge as work
 
     spec = MergeSpec()
-    folder = Path(request.model_path)
+    folder = allowed_folder(request.model_path, run.roots)
     plan = work.MergePlan(
         base=BaseModel(folder, str(folder), None),
         adapter=inside(run.roots.artifacts, request.adapter),

@@ -8,6 +8,7 @@ from cutoff.errors import Refused
 from cutoff.rpc.security import ClientSecurity, is_local
 
 MAX_MESSAGE_BYTES = 4 << 20
+MAX_CALLS_OF_A_CONNECTION = 2048
 
 CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
@@ -16,6 +17,7 @@ CHANNEL_OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.enable_http_proxy", 0),
+    ("grpc.max_metadata_size", 32 << 10),
 )
 SERVER_OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
@@ -25,6 +27,9 @@ SERVER_OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", MAX_CALLS_OF_A_CONNECTION),
+    ("grpc.max_metadata_size", 8 << 10),
+    ("grpc.server_handshake_timeout_ms", 20_000),
 )
 
 

@@ -1,7 +1,7 @@
 """Errors become gRPC statuses here, and come back from them; nowhere else.
 
 A status carries the google.rpc.ErrorInfo that any client understands (reason, remedy) and the Failure
-message with every fault.
+message with every fault; one that says "later" also the google.rpc.RetryInfo that says when.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from cutoff import errors
 from cutoff.v1 import types_pb2
 
 DOMAIN = "cutoff"
+
+_MOST_BYTES = 3000
+"""Of a failure in a status. gRPC takes 8 KiB of headers, in which text outside of ASCII takes three times its room."""
 
 _CODES: dict[str, int] = {
     "INVALID_INPUT": code_pb2.INVALID_ARGUMENT,
@@ -31,6 +34,8 @@ _CODES: dict[str, int] = {
     "UNAUTHENTICATED": code_pb2.UNAUTHENTICATED,
     "CANCELLED": code_pb2.CANCELLED,
     "PAUSED": code_pb2.CANCELLED,
+    "RATE_LIMITED": code_pb2.RESOURCE_EXHAUSTED,
+    "DEADLINE_EXCEEDED": code_pb2.DEADLINE_EXCEEDED,
 }
 _CLASSES: dict[str, type[errors.CutoffError]] = {
     cls.reason: cls
@@ -55,22 +60,46 @@ def error_of_failure(failure: types_pb2.Failure) -> errors.CutoffError:
     """The error a message carries; an unknown reason becomes a plain CutoffError."""
     if failure.reason == errors.InvalidInput.reason and failure.faults:
         error = errors.InvalidInput([errors.Fault(f.where, f.what, f.fix) for f in failure.faults])
-        error.message = failure.message  # it may count more faults than it lists
+        listed = [f"  {fault}" for fault in error.faults] if failure.message.endswith(":") else []
+        error.message = "\n".join([failure.message, *listed])  # it may count more faults than it lists
         return error
     return _CLASSES.get(failure.reason, errors.CutoffError)(failure.message, failure.remedy)
 
 
 def status_of(error: errors.CutoffError) -> grpc.Status:
     """The gRPC status of an error."""
-    failure = failure_of(error)
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={"remedy": error.remedy})
-    details = []
-    for message in (info, failure):
+    failure = _short(failure_of(error))
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={"remedy": failure.remedy})
+    details, messages = [], [info, failure]
+    if isinstance(error, errors.TooMany):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(int(error.seconds * 1000))
+        messages.append(retry)
+    for message in messages:
         packed = any_pb2.Any()
         packed.Pack(message)
         details.append(packed)
     code = _CODES.get(error.reason, code_pb2.INTERNAL)
-    return rpc_status.to_status(status_pb2.Status(code=code, message=str(error), details=details))
+    return rpc_status.to_status(status_pb2.Status(code=code, message=_clipped(str(error)), details=details))
+
+
+def _short(failure: types_pb2.Failure) -> types_pb2.Failure:
+    """A failure that fits into a status, which travels in headers: long texts are clipped, the last faults go first.
+
+    With faults the message keeps its first line only, which counts them; `error_of_failure` adds them again.
+    """
+    if failure.faults and failure.message.partition("\n")[0].endswith(":"):
+        failure.message = failure.message.partition("\n")[0]
+    failure.message, failure.remedy = _clipped(failure.message), _clipped(failure.remedy)
+    for fault in failure.faults:
+        fault.where, fault.what, fault.fix = (_clipped(text, 400) for text in (fault.where, fault.what, fault.fix))
+    while len(failure.faults) > 1 and failure.ByteSize() > _MOST_BYTES:
+        del failure.faults[-1]
+    return failure
+
+
+def _clipped(text: str, most: int = 600) -> str:
+    return text if len(text) <= most else f"{text[: most - 20]} [...] {text[-12:]}"
 
 
 def error_of_rpc(error: grpc.Call, address: str) -> errors.CutoffError:
@@ -80,7 +109,10 @@ def error_of_rpc(error: grpc.Call, address: str) -> errors.CutoffError:
         error: The grpc.RpcError of a call on a synchronous channel, which is a grpc.Call too.
         address: The server's, for the message.
     """
-    status = rpc_status.from_call(error)
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:  # the stream broke after the status was sent
+        status = None
     for detail in status.details if status is not None else ():
         failure = types_pb2.Failure()
         if detail.Unpack(failure):

@@ -13,6 +13,8 @@ from cutoff.rpc.errors import error_of_rpc
 from cutoff.rpc.security import ClientSecurity
 
 DEADLINE_SECONDS = 30.0
+LONGEST_STREAM_SECONDS = 30 * 86400.0
+"""No run takes longer; a server that is gone is noticed by keepalive, in under a minute."""
 
 
 class _Message(Protocol):
@@ -70,15 +72,23 @@ class Peer:
             raise self._translated(error) from error
         return answer
 
-    def stream(self, method: str, request: _Message, response: type[M]) -> Iterator[M]:
-        """Makes a streaming call; keepalive, not a deadline, notices a server that is gone.
+    def stream(
+        self, method: str, request: _Message, response: type[M], timeout: float = LONGEST_STREAM_SECONDS
+    ) -> Iterator[M]:
+        """Makes a streaming call.
+
+        Args:
+            method: As in "JobService/WatchJob".
+            request: The proto.
+            response: The class of the answers.
+            timeout: Seconds until the last answer.
 
         Raises:
             CutoffError: What the server said, or Unavailable.
         """
         call = self._channel.unary_stream(f"/cutoff.v1.{method}", type(request).SerializeToString, response.FromString)
         try:
-            yield from call(request, metadata=self._security.metadata())
+            yield from call(request, timeout=timeout, metadata=self._security.metadata())
         except grpc.RpcError as error:
             raise self._translated(error) from error
 

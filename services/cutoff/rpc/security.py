@@ -3,14 +3,15 @@
 Clients show the coordinator a token. Services know each other by certificates of one authority, and a stage
 service answers the coordinator only.
 
-Environment: CUTOFF_TOKEN_FILE (both sides), CUTOFF_CERT_FILE and CUTOFF_KEY_FILE (a server's own, and what it
-shows as a client), CUTOFF_CA_FILE (whom a client trusts), CUTOFF_CLIENT_CA_FILE (callers must show a certificate
-of this authority), CUTOFF_CALLERS (the names that such a certificate may carry; default "coordinator").
+Environment: CUTOFF_TOKEN_FILE (what a client shows; a server keeps its hash only), CUTOFF_TOKEN_SHA256_FILE (for a
+server in its place: the hash, so that the token itself is not there), CUTOFF_CERT_FILE and CUTOFF_KEY_FILE (a server's
+own, and what it shows as a client), CUTOFF_CA_FILE (whom a client trusts), CUTOFF_CLIENT_CA_FILE (callers must show a
+certificate of this authority), CUTOFF_CALLERS (the names that such a certificate may carry; default "coordinator").
+Further tokens are in the coordinator's state folder; see `tokens`.
 """
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import os
 from collections.abc import Iterable
@@ -21,10 +22,17 @@ from typing import Self
 import grpc
 
 from cutoff.errors import NotFound, Refused
+from cutoff.rpc.tokens import OneToken, TokenFile, Tokens, hash_of
 
 _SHORTEST_TOKEN = 16
 
+TOKENS = "tokens.json"
+"""In a coordinator's state folder."""
+
 TOKEN_HEADER = "authorization"  # noqa: S105 - a header's name
+
+LOCAL = "local"
+"""Who calls where nothing is asked for: anybody on this machine."""
 
 
 def is_local(address: str) -> bool:
@@ -92,14 +100,18 @@ def _configuration(key: bytes, certificate: bytes, authority: bytes | None) -> g
 class ServerSecurity:
     """What a server asks of its callers."""
 
-    token: str | None = field(repr=False)
+    tokens: Tokens | None
+    """Those that callers may show; None where no token is asked for."""
     credentials: grpc.ServerCredentials | None
     callers: frozenset[str] | None = None
     """The names a caller's certificate may carry; None where callers need no certificate."""
 
     @classmethod
-    def from_environment(cls) -> Self:
+    def from_environment(cls, state: Path | None = None) -> Self:
         """Reads token and certificates, where the variables name them.
+
+        Args:
+            state: The folder with the tokens that `cutoff token` makes; None for a server without users.
 
         Raises:
             NotFound: A variable names a file that is not there.
@@ -112,11 +124,11 @@ class ServerSecurity:
                     "CUTOFF_CLIENT_CA_FILE is set, and there is no certificate of this server's own",
                     "set CUTOFF_CERT_FILE and CUTOFF_KEY_FILE",
                 )
-            return cls(_token(), None)
+            return cls(_tokens(state), None)
         if not files.authority:
-            return cls(_token(), files.credentials())
+            return cls(_tokens(state), files.credentials())
         callers = frozenset(name.strip() for name in os.environ.get("CUTOFF_CALLERS", "coordinator").split(","))
-        return cls(_token(), files.credentials(), callers)
+        return cls(_tokens(state), files.credentials(), callers)
 
     def check_address(self, address: str) -> None:
         """Refuses to listen where a stranger could call.
@@ -127,25 +139,32 @@ class ServerSecurity:
         """
         if is_local(address):
             return
-        if self.credentials is None or (self.token is None and self.callers is None):
+        closed = self.callers is not None or (self.tokens is not None and self.tokens.required)
+        if self.credentials is None or not closed:
             raise Refused(
                 f"{address} can be reached from other machines, and there is no TLS certificate or no token",
                 "listen on 127.0.0.1, or set CUTOFF_TOKEN_FILE, CUTOFF_CERT_FILE and CUTOFF_KEY_FILE",
             )
 
-    def accepts(self, header: str | None, names: Iterable[str] = ()) -> bool:
-        """Whether a call may go on.
+    def caller(self, header: str, names: Iterable[str] = ()) -> str | None:
+        """Who calls; None when the call may not go on.
 
         Args:
-            header: Its authorization header; compared in constant time.
+            header: Its authorization header.
             names: Those that the caller's certificate carries. Where certificates are asked for, one takes the
                 place of the token.
+
+        Returns:
+            "certificate:NAME", "token:NAME", or "local" where nothing is asked for.
         """
         if self.callers is not None:
-            return not self.callers.isdisjoint(names)
-        if self.token is None:
-            return True
-        return hmac.compare_digest((header or "").encode(), f"Bearer {self.token}".encode())
+            known = self.callers.intersection(names)
+            return f"certificate:{min(known)}" if known else None
+        if self.tokens is None or not self.tokens.required:
+            return LOCAL
+        scheme, _, token = header.partition(" ")
+        holder = self.tokens.holder(token if scheme == "Bearer" else "")
+        return f"token:{holder}" if holder else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +211,19 @@ class ClientSecurity:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """The headers of each call."""
         return ((TOKEN_HEADER, f"Bearer {self.token}"),) if self.token else ()
+
+
+def _tokens(state: Path | None) -> Tokens | None:
+    """What callers of this server may show."""
+    given = _read("CUTOFF_TOKEN_SHA256_FILE")
+    token = None if given is not None else _token()
+    first = given.decode("ascii", "replace").strip() if given is not None else hash_of(token) if token else None
+    if state is None:
+        return OneToken(first) if first else None
+    tokens = TokenFile(state / TOKENS)
+    if first:
+        tokens.adopt(first)
+    return tokens
 
 
 def _token() -> str | None:

@@ -16,8 +16,10 @@ from cutoff.spec.job import (
     TrainSpec,
 )
 from cutoff.spec.read import load_job_yaml, parse_job, spec_from_proto, spec_to_proto
+from cutoff.spec.servers import ALLOWED_SERVERS, close_servers, require_servers, server_faults
 
 __all__ = [
+    "ALLOWED_SERVERS",
     "ConvertSpec",
     "DatasetSpec",
     "EvaluateSpec",
@@ -27,8 +29,11 @@ __all__ = [
     "ResourcesSpec",
     "StageSpec",
     "TrainSpec",
+    "close_servers",
     "load_job_yaml",
     "parse_job",
+    "require_servers",
+    "server_faults",
     "spec_from_proto",
     "spec_to_proto",
 ]

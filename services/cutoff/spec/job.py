@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import difflib
 import re
+import unicodedata
 from typing import Annotated, Literal, Self, TypeVar, get_args
 
 from pydantic import (
@@ -19,12 +20,17 @@ from pydantic import (
 )
 
 from cutoff.spec.quant_types import NEEDS_IMATRIX, QuantType
+from cutoff.spec.servers import server_of
 
 Target = Literal["base", "adapter", "merged", "gguf", "lmstudio"]
 """What can be evaluated; adapter means base plus adapter, gguf every quantization type of the job."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}\Z")
-_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?$")
+_LONGEST = 4096
+"""Characters of any text of a job."""
+_PART = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}"
+_HUB_ID = re.compile(rf"{_PART}/{_PART}(@{_PART}(/{_PART}){{0,7}})?\Z")
+"""Becomes a path in the cache: no part is "..", and (as on the hub) none holds ".." or "--"."""
 
 
 T = TypeVar("T")
@@ -49,6 +55,18 @@ def _priority(value: object) -> object:
 
 
 Priority = Annotated[int, BeforeValidator(_priority)]
+
+
+def _no_control_characters(value: object) -> object:
+    """A before-validator of every text: a NUL ends a path, a line break a log line, an escape drives a terminal."""
+    if isinstance(value, str) and (len(value) > _LONGEST or any(unicodedata.category(char) == "Cc" for char in value)):
+        raise ValueError(f"holds control characters, or more than {_LONGEST}")
+    return value
+
+
+def _server_url(value: str) -> str:
+    server_of(value)
+    return value
 
 
 def _plain_name(value: str) -> str:
@@ -89,6 +107,8 @@ def _not_empty(values: tuple[T, ...]) -> tuple[T, ...]:
 
 Name = Annotated[str, AfterValidator(_plain_name)]
 """A name that becomes part of a path: it cannot leave its folder."""
+ServerUrl = Annotated[str, AfterValidator(_server_url)]
+"""http(s)://HOST[:PORT][/PATH]; which hosts, the operator says (`servers`)."""
 
 
 Method = Literal["sft", "grad_ascent", "grad_diff", "npo", "simnpo", "dpo"]
@@ -126,7 +146,7 @@ class _Section(BaseModel):
         meant = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, bool) and {int, float} & {meant, *get_args(meant)}:
             raise ValueError("give a number, not yes or no")
-        return value
+        return _no_control_characters(value)
 
 
 class DatasetSpec(_Section):
@@ -311,11 +331,11 @@ class EvaluateSpec(_Section):
     """Also ask up to 100 unlearn questions in these ways; `all` names every one (docs/attacks.md)."""
     verbose: bool = False
     """Log each example with its grade."""
-    lmstudio_url: str = "http://localhost:1234/v1"
+    lmstudio_url: ServerUrl = "http://localhost:1234/v1"
     """The OpenAI-compatible server of the target lmstudio."""
     lmstudio_model: str | None = None
     """The model that server is asked for, as `lms ps` names it."""
-    judge_url: str | None = None
+    judge_url: ServerUrl | None = None
     """An OpenAI-compatible server whose model grades the answers that the rules cannot decide."""
     judge_model: str | None = None
     """The model of that server."""
@@ -396,7 +416,9 @@ class JobSpec(_Section):
 
     @model_validator(mode="after")
     def _base_model_is_a_folder_or_a_hub_id(self) -> Self:
-        if not self.base_model_is_folder and not _HUB_ID.match(self.base_model):
+        repository = self.base_model.partition("@")[0]
+        is_hub_id = _HUB_ID.match(self.base_model) and ".." not in repository and "--" not in repository
+        if not self.base_model_is_folder and not is_hub_id:
             raise ValueError(
                 f"base_model {self.base_model!r} is neither a hub id (owner/name, optionally @revision) "
                 "nor a folder (begin a folder with / or ./)"

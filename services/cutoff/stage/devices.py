@@ -10,13 +10,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from cutoff.errors import DeviceBusy
+from cutoff.errors import DeviceBusy, Fault, InvalidInput
+
+_DEVICE = re.compile(r"[a-z]{1,16}:[A-Za-z0-9-]{1,64}\Z")
 
 _HUNDREDTHS = 100
 """A share is so many of them."""
@@ -33,11 +36,16 @@ def holding(devices: Sequence[str], folder: Path, patience: float = 10.0, share:
         share: Of each device: 1 is all of it.
 
     Raises:
+        InvalidInput: A name is no device's: it becomes a file's name.
         DeviceBusy: Another process holds one of them, or too much of it.
     """
     deadline = time.monotonic() + patience
     with ExitStack() as held:
         for device in sorted(devices):
+            if not _DEVICE.match(device):
+                raise InvalidInput(
+                    [Fault("run.devices", f"{device[:40]!r} is no device", 'name it as torch does: "cuda:0"')]
+                )
             folder.mkdir(parents=True, exist_ok=True)
             name = device.replace(":", "-")
             descriptor = _opened(folder / f"{name}.lock", held)

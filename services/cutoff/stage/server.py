@@ -19,9 +19,10 @@ from typing import Any
 
 import grpc.aio
 
-from cutoff.artifacts import Roots, artifacts_id
+from cutoff.artifacts import Roots, artifacts_id, close_folders
 from cutoff.errors import CutoffError
 from cutoff.rpc import Door, serve_until_stopped
+from cutoff.spec import close_servers
 from cutoff.stage.device_memory import read_devices
 from cutoff.stage.runs import Runs
 from cutoff.stage.terminal import EXIT_FAILED, show_error
@@ -79,7 +80,9 @@ def main(service: StageService, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--metrics-port", type=int, default=metrics, help="0 takes a free one (default: %(default)s)")
     options = parser.parse_args(arguments)
     configure_logs(service.name)
-    before_import()  # the children inherit the environment it sets
+    before_import()  # the children inherit the environment that these set
+    close_folders()
+    close_servers()
     try:
         roots = Roots.from_environment()
         address = os.environ.get("CUTOFF_METRICS_ADDRESS", "127.0.0.1")

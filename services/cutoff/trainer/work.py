@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cutoff.artifacts import inside, publishing
-from cutoff.hub import license_of
+from cutoff.artifacts import inside, publishing, resolved
+from cutoff.hub import allowed_folder, license_of
 from cutoff.spec import JobSpec, TrainSpec, spec_from_proto
 from cutoff.stage.context import RunContext
 from cutoff.telemetry import before_import
@@ -23,6 +23,8 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
     """Checks data and model, and leaves the texts a conversion measures with; see `cutoff.trainer.prepare`."""
     before_import()
     spec = spec_from_proto(request.spec)
+    if spec.base_model_is_folder:
+        allowed_folder(spec.base_model, run.roots)
     named = spec.train.resume_from_checkpoint
     if named:
         check_whole(inside(run.roots.artifacts, named))
@@ -59,7 +61,7 @@ def train(request: trainer_pb2.TrainRequest, run: RunContext) -> Mapping[str, An
 
     spec = spec_from_proto(request.spec)
     plan = TrainingPlan(
-        model_path=Path(request.model_path),
+        model_path=allowed_folder(request.model_path, run.roots),
         model_name=_model_name(spec),
         revision=_revision(spec, Path(request.model_path)),
         dataset=spec.dataset,
@@ -111,11 +113,7 @@ def _resume_from(offered: str, spec: JobSpec, run: RunContext) -> Path | None:
 
 def _model_name(spec: JobSpec) -> str:
     """As prepare names it: a hub id without its revision, or the folder."""
-    return (
-        str(Path(spec.base_model).expanduser().resolve())
-        if spec.base_model_is_folder
-        else spec.base_model.partition("@")[0]
-    )
+    return str(resolved(spec.base_model)) if spec.base_model_is_folder else spec.base_model.partition("@")[0]
 
 
 def _revision(spec: JobSpec, model_path: Path) -> str | None:

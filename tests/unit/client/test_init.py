@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 import stat
@@ -43,7 +44,9 @@ def test_everything_is_written_with_its_mode(tmp_path):
     assert all(mode(tmp_path / name) == 0o600 for name in set(made.written) - public)
     for service in SERVICES:
         assert names_of(tmp_path / service / "tls.crt") == [service, "localhost", "127.0.0.1", "::1"]
-    assert (tmp_path / "client/token").read_bytes() == (tmp_path / "coordinator/token").read_bytes()
+    kept = (tmp_path / "coordinator/token.sha256").read_text().strip()
+    assert kept == hashlib.sha256((tmp_path / "client/token").read_bytes().strip()).hexdigest()
+    assert not (tmp_path / "coordinator/token").exists(), "the server keeps the hash only"
     assert (tmp_path / "client/token").read_bytes() != (tmp_path / "coordinator/ray-token").read_bytes()
 
 
@@ -83,7 +86,7 @@ def test_a_lost_authority_renews_everything_it_signed(tmp_path):
     (tmp_path / "ca/tls.key").unlink()
     written = init(tmp_path).written
     assert {"ca/tls.crt", "client/ca.crt", "trainer/tls.crt", "trainer/ca.crt"} <= set(written)
-    assert "coordinator/token" not in written
+    assert "client/token" not in written
 
 
 def test_a_certificate_is_renewed_in_its_last_month(monkeypatch):
@@ -129,7 +132,7 @@ def test_a_folder_of_somebody_elses_is_named_with_the_remedy(tmp_path):
 def test_the_command_says_what_it_did(tmp_path):
     command = [str(Path(sys.executable).with_name("cutoff")), "init", "--out", str(tmp_path), "--json"]
     first, second = (json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(2))
-    assert "coordinator/token" in first["written"]
+    assert "client/token" in first["written"]
     assert second["written"] == []
     wrong = subprocess.run([*command, "--owner", "me"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
@@ -153,17 +156,26 @@ def test_a_link_that_leads_elsewhere_is_not_followed(tmp_path):
 
 def test_modes_and_owners_of_what_is_there_are_mended(tmp_path):
     init(tmp_path)
-    (tmp_path / "coordinator/token").chmod(0o666)
-    token = (tmp_path / "coordinator/token").read_bytes()
+    (tmp_path / "client/token").chmod(0o666)
+    token = (tmp_path / "client/token").read_bytes()
     init(tmp_path)
-    assert mode(tmp_path / "coordinator/token") == 0o600
+    assert mode(tmp_path / "client/token") == 0o600
     if os.geteuid() == 0:
         init(tmp_path, owner=(1000, 1000))
-        assert (tmp_path / "coordinator/token").stat().st_uid == 1000
-    assert (tmp_path / "coordinator/token").read_bytes() == token
+        assert (tmp_path / "client/token").stat().st_uid == 1000
+    assert (tmp_path / "client/token").read_bytes() == token
 
 
 def test_no_host_may_pass_for_a_service(tmp_path):
     with pytest.raises(InvalidInput, match="coordinator is the name of a service"):
         init(tmp_path, ["gpu.example", "coordinator"])
     assert contents(tmp_path) == {}, "wrong input is refused before anything is written"
+
+
+def test_a_token_the_coordinator_was_given_earlier_counts_on_and_is_kept_as_its_hash(tmp_path):
+    init(tmp_path)
+    (tmp_path / "coordinator/token").write_text("a" * 64 + "\n")
+    init(tmp_path)
+    assert (tmp_path / "client/token").read_text() == "a" * 64 + "\n"
+    assert (tmp_path / "coordinator/token.sha256").read_text().strip() == hashlib.sha256(b"a" * 64).hexdigest()
+    assert not (tmp_path / "coordinator/token").exists()

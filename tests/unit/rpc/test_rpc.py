@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-import threading
 
 import grpc
 import pytest
@@ -18,7 +17,10 @@ from cutoff.rpc import ClientSecurity, Door, Peer, ServerSecurity, error_of_fail
 from cutoff.rpc.channel import CHANNEL_OPTIONS, SERVER_OPTIONS
 from cutoff.rpc.security import is_local
 from cutoff.rpc.server import started
+from cutoff.rpc.tokens import OneToken, hash_of
 from cutoff.v1 import run_pb2, run_pb2_grpc
+
+SECRET = OneToken(hash_of("secret"))
 
 
 class Runs(run_pb2_grpc.RunServiceServicer):
@@ -35,38 +37,9 @@ def register(server):
 
 
 @pytest.fixture
-def serve():
-    """Starts a server on a thread: serve(listen, security) -> address."""
-    stops = []
-
-    def start(listen: str, security: ServerSecurity) -> str:
-        found, ready = [], threading.Event()
-        loop = asyncio.new_event_loop()
-        leave = asyncio.Event()
-
-        async def hold():
-            try:
-                async with started(listen, register, security, drain=0.5) as address:
-                    found.append(address)
-                    ready.set()
-                    await leave.wait()
-            except errors.CutoffError as error:
-                found.append(error)
-                ready.set()
-
-        thread = threading.Thread(target=loop.run_until_complete, args=(hold(),))
-        thread.start()
-        stops.append((loop, leave, thread))
-        assert ready.wait(20)
-        if isinstance(found[0], errors.CutoffError):
-            raise found[0]
-        return found[0]
-
-    yield start
-    for loop, leave, thread in stops:
-        loop.call_soon_threadsafe(leave.set)
-        thread.join(20)
-        loop.close()
+def serve(serve_with):
+    """serve(listen, security) -> address."""
+    return lambda listen, security: serve_with(listen, register, security)
 
 
 def thirty_times_faster(options):
@@ -103,13 +76,13 @@ def list_runs(peer: Peer):
 
 @pytest.mark.parametrize("shown", [None, "wrong", "secrets", "Bearer secret"])
 def test_a_wrong_token_is_refused(serve, shown):
-    address = serve("127.0.0.1:0", ServerSecurity("secret", None))
+    address = serve("127.0.0.1:0", ServerSecurity(SECRET, None))
     with Peer(address, ClientSecurity(shown, None)) as peer, pytest.raises(errors.Unauthenticated):
         list_runs(peer)
 
 
 def test_the_right_token_is_let_in_and_health_needs_none(serve):
-    address = serve("127.0.0.1:0", ServerSecurity("secret", None))
+    address = serve("127.0.0.1:0", ServerSecurity(SECRET, None))
     with Peer(address, ClientSecurity("secret", None)) as peer:
         assert list_runs(peer) == run_pb2.ListRunsResponse()
     with open_channel(address, ClientSecurity(None, None)) as channel:
@@ -119,7 +92,7 @@ def test_the_right_token_is_let_in_and_health_needs_none(serve):
 
 
 def test_tls_with_a_ca_works_and_without_is_refused(serve, certificate):
-    security = ServerSecurity("secret", grpc.ssl_server_credentials([certificate]))
+    security = ServerSecurity(SECRET, grpc.ssl_server_credentials([certificate]))
     address = serve("localhost:0", security)
     with Peer(address, ClientSecurity("secret", certificate[1])) as peer:
         list_runs(peer)
@@ -129,10 +102,10 @@ def test_tls_with_a_ca_works_and_without_is_refused(serve, certificate):
 
 def test_a_server_does_not_listen_to_strangers_without_doors(serve, certificate):
     tls = grpc.ssl_server_credentials([certificate])
-    for security in (ServerSecurity(None, None), ServerSecurity("secret", None), ServerSecurity(None, tls)):
+    for security in (ServerSecurity(None, None), ServerSecurity(SECRET, None), ServerSecurity(None, tls)):
         with pytest.raises(errors.Refused, match="other machines"):
             serve("0.0.0.0:0", security)
-    assert serve("0.0.0.0:0", ServerSecurity("secret", tls))
+    assert serve("0.0.0.0:0", ServerSecurity(SECRET, tls))
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +147,7 @@ def test_services_know_each_other_by_certificates(serve, secrets, monkeypatch):
     own = {"CERT": "tls.crt", "KEY": "tls.key", "CA": "ca.crt"}
     use(monkeypatch, secrets / "merger", CLIENT_CA="ca.crt", **own)
     address = serve("localhost:0", ServerSecurity.from_environment())
-    use(monkeypatch, secrets / "coordinator", TOKEN="token", **own)
+    use(monkeypatch, secrets / "coordinator", TOKEN="../client/token", **own)
     shown = ClientSecurity.between_services()
     assert shown.token is None, "users' tokens are not for services"
     with Peer(address, shown) as peer:
@@ -224,7 +197,7 @@ def test_a_renewed_certificate_serves_the_next_connection(serve, tmp_path, monke
 
 
 def test_a_unix_socket_needs_no_tls(serve, secrets, tmp_path, monkeypatch):
-    use(monkeypatch, secrets / "coordinator", TOKEN="token", CERT="tls.crt", KEY="tls.key", CA="ca.crt")
+    use(monkeypatch, secrets / "coordinator", TOKEN="../client/token", CERT="tls.crt", KEY="tls.key", CA="ca.crt")
     address = serve(f"unix:{tmp_path}/x.sock", ServerSecurity.from_environment())
     with Peer(address, ClientSecurity.from_environment()) as peer:
         list_runs(peer)
@@ -280,7 +253,7 @@ def test_a_taken_port_is_named(serve):
 
 
 def test_secrets_are_not_shown():
-    assert "hush" not in repr(ServerSecurity("hush", None)) + repr(ClientSecurity("hush", None))
+    assert "hush" not in repr(ServerSecurity(OneToken(hash_of("hush")), None)) + repr(ClientSecurity("hush", None))
 
 
 @pytest.mark.parametrize(
@@ -354,3 +327,31 @@ def test_the_count_of_faults_survives_although_not_all_are_listed():
             self.message = "400 faults in the input:\n  a:1: is wrong\n  and 399 more"
 
     assert error_of_failure(failure_of(Many())).message.startswith("400 faults")
+
+
+def test_errors_of_any_length_arrive(serve_with):
+    class Long(Runs):
+        async def CancelRun(self, request, context):
+            if request.key.attempt:
+                raise errors.NotFound("é" * 9000, "ü" * 9000)
+            raise errors.InvalidInput([errors.Fault(f"field.{number}", "ist ungültig", "x") for number in range(300)])
+
+        async def ListRuns(self, request, context):
+            raise errors.InvalidInput([errors.Fault("x" * 9000, "é" * 9000, "z" * 9000)])
+
+    def add(server):
+        run_pb2_grpc.add_RunServiceServicer_to_server(Long(), server)
+        return []
+
+    address = serve_with("127.0.0.1:0", add, ServerSecurity(None, None))
+    with Peer(address, ClientSecurity(None, None)) as peer:
+        with pytest.raises(errors.NotFound, match="éééé"):
+            peer.unary("RunService/CancelRun", run_pb2.CancelRunRequest(key={"attempt": 1}), run_pb2.CancelRunResponse)
+        with pytest.raises(errors.InvalidInput) as caught:
+            peer.unary("RunService/CancelRun", run_pb2.CancelRunRequest(), run_pb2.CancelRunResponse)
+        assert caught.value.message.startswith("300 faults in the input:\n  field.0: ist ungültig; x\n  field.1:")
+        with pytest.raises(errors.InvalidInput, match="xxxx"):
+            list_runs(peer)
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as raw:
+        run_pb2_grpc.RunServiceStub(channel).CancelRun(run_pb2.CancelRunRequest(key={"attempt": 1}), timeout=10)
+    assert raw.value.code() is grpc.StatusCode.NOT_FOUND, "clients with the usual limits understand it too"

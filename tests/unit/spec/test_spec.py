@@ -86,7 +86,7 @@ def test_all_faults_in_one_answer():
         ({"convert": {"quant_types": ["q4_km"]}}, "q4_k_m"),
         ({"convert": {"quant_types": []}}, "at least 1"),
         ({"name": "../x"}, "use letters, digits"),
-        ({"name": "x\n"}, "use letters, digits"),
+        ({"name": "x\n"}, "control characters"),
         ({"cutoff": "1969"}, "write it as 1969-12-31"),
         ({"install": {"model_name": "a/b"}}, "install.model_name"),
         ({"install": {"publisher": ".."}}, "install.publisher"),

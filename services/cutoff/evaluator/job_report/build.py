@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cutoff.artifacts import inside
-from cutoff.errors import CheckFailed
+from cutoff.errors import CheckFailed, NotFound
 from cutoff.evaluator.compare import Drift, against_base, drift, of_side
 from cutoff.evaluator.job_report.answers import BASE, Asked, grades_of, read_answers
 from cutoff.evaluator.job_report.schema import (
@@ -41,14 +41,15 @@ def build_report(job: job_pb2.Job, artifacts: Path) -> tuple[JobReport, list[Ask
         artifacts: The root that the paths of its artifacts are relative to.
 
     Raises:
-        OSError: A file of an evaluation cannot be read.
+        NotFound: A file of an evaluation is not there.
+        OSError: It cannot be read.
         CheckFailed: It is not what an evaluation writes.
     """
     files = {kind: _files(job, kind) for kind in ("evaluation", "examples")}
-    found = [_read(inside(artifacts, path)) for path in files["evaluation"].values()]
+    found = [_read(_present(artifacts, path)) for path in files["evaluation"].values()]
     targets = sorted(found, key=lambda result: _place(job, result.target))
     examples = {result.target: files["examples"][result.target] for result in targets}
-    answers = read_answers({target: inside(artifacts, path) for target, path in examples.items()})
+    answers = read_answers({target: _present(artifacts, path) for target, path in examples.items()})
     judged = _judged(job, targets)
     question_set = _deciding_set(judged)
     shares = judged.sets[question_set] if judged and question_set else None
@@ -93,6 +94,18 @@ def _files(job: job_pb2.Job, kind: str) -> dict[str, str]:
         if attempt.key.stage.startswith("evaluate-") and attempt.state == job_pb2.Attempt.STATE_SUCCEEDED:
             paths = [artifact.path for artifact in attempt.artifacts if artifact.kind == kind]
             found.update({attempt.key.stage.removeprefix("evaluate-"): path for path in paths})
+    return found
+
+
+def _present(artifacts: Path, path: str) -> Path:
+    """A file below the artifacts root.
+
+    Raises:
+        NotFound: It is not there, or is no file.
+    """
+    found = inside(artifacts, path)
+    if not found.is_file():
+        raise NotFound(f"{found} is not there any more", "evaluate again")
     return found
 
 
