@@ -1,6 +1,15 @@
 """Files that count: job folders, publishing by rename, manifests with SHA-256, room on the disk."""
 
-from cutoff.artifacts.disk import GIB, require_space, size_on_disk
+from cutoff.artifacts.disk import (
+    GIB,
+    DiskNeed,
+    FileSystem,
+    file_systems,
+    require_room,
+    require_space,
+    same_file_system,
+    size_on_disk,
+)
 from cutoff.artifacts.folders import Roots, attempt_folder, inside
 from cutoff.artifacts.publish import (
     MANIFEST,
@@ -15,14 +24,19 @@ from cutoff.artifacts.publish import (
 __all__ = [
     "GIB",
     "MANIFEST",
+    "DiskNeed",
+    "FileSystem",
     "Published",
     "Roots",
     "attempt_folder",
     "describe",
+    "file_systems",
     "inside",
     "publishing",
     "publishing_folder",
+    "require_room",
     "require_space",
+    "same_file_system",
     "sha256_of",
     "size_on_disk",
     "sweep_partials",

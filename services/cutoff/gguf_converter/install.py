@@ -20,9 +20,9 @@ from cutoff.gguf_converter.install_checks import ANOTHER_FOLDER, Wanted, check_f
 from cutoff.gguf_converter.install_lock import alone_in
 from cutoff.gguf_converter.install_place import How, match, place
 from cutoff.gguf_converter.install_records import RECORDS, Record
-from cutoff.gguf_converter.quant_types import file_name
 from cutoff.spec import InstallSpec
 from cutoff.spec.quant_types import QuantType
+from cutoff.spec.quantizations import file_name
 from cutoff.stage.report import Reporter
 
 

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from cutoff.artifacts import Roots
 from cutoff.errors import AlreadyExists, Fault, InvalidInput, Refused
 from cutoff.gguf_converter.install_records import RECORDS, Record
-from cutoff.gguf_converter.quant_types import file_name
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec import ConvertSpec, InstallSpec
 from cutoff.spec.quant_types import QuantType
+from cutoff.spec.quantizations import file_name
 from cutoff.v1 import gguf_converter_pb2, job_pb2
 
 ANOTHER_FOLDER = (

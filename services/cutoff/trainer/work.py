@@ -15,6 +15,7 @@ from cutoff.telemetry import before_import
 from cutoff.trainer import prepare as preparation
 from cutoff.trainer.checkpoints import check_whole, newest_valid_from
 from cutoff.trainer.plan import TrainingPlan
+from cutoff.trainer.room import JobRoom
 from cutoff.v1 import trainer_pb2
 
 
@@ -25,7 +26,7 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
     named = spec.train.resume_from_checkpoint
     if named:
         check_whole(inside(run.roots.artifacts, named))
-    prepared = preparation.prepare(spec, run.roots.datasets, run.report)
+    prepared = preparation.prepare(spec, run.roots.datasets, run.report, room=JobRoom(spec, run.roots))
     return {
         "model_path": str(prepared.model.path),
         "model": prepared.model.name,

@@ -20,13 +20,13 @@ from cutoff.gguf_converter.gguf_file import read_gguf
 from cutoff.gguf_converter.making import Made, Workshop
 from cutoff.gguf_converter.metadata import Facts
 from cutoff.gguf_converter.order import Order
-from cutoff.gguf_converter.quant_types import QUANTIZATIONS, file_name, size_at_most
 from cutoff.gguf_converter.record import MANIFEST
 from cutoff.gguf_converter.tensors import read_tensors
 from cutoff.gguf_converter.weights import count_parameters, measure_weights
 from cutoff.llama_cpp import LlamaCpp, importance_matrix, quantize
 from cutoff.spec import ConvertSpec
 from cutoff.spec.quant_types import GAINS_FROM_IMATRIX, QuantType
+from cutoff.spec.quantizations import QUANTIZATIONS, file_name, size_at_most
 from cutoff.stage.context import RunContext
 from cutoff.stage.report import Reporter, silent
 from cutoff.v1 import gguf_converter_pb2, job_pb2, types_pb2
