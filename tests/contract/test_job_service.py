@@ -58,7 +58,9 @@ def port(reach, loop, tmp_path, store):
     (tmp_path / "datasets" / "empty.jsonl").touch()
     roots = Roots(tmp_path / "datasets", tmp_path / "out", tmp_path / "models", tmp_path / "cache")
     journal = Journal(store)
-    services = Services(Addresses("a", "b", "c", "d"), _waits_for_hardware, _not_here, _nothing, _taken, _nothing)
+    services = Services(
+        Addresses("a", "b", "c", "d"), _waits_for_hardware, _not_here, _nothing, _taken, _nothing, _nothing
+    )
     jobs = Jobs(journal, services)
     servicer = JobServicer(journal, jobs, lambda spec: admission.check(spec, roots), roots.artifacts)
     loop.call_soon_threadsafe(_put_in_ended_job, store)

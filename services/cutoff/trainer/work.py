@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cutoff.artifacts import inside, publishing
-from cutoff.hub import license_of
+from cutoff.artifacts import inside, publishing, publishing_folder
+from cutoff.hub import license_of, tokenizer_files
+from cutoff.hub.shape import stored_parameters
 from cutoff.spec import JobSpec, spec_from_proto
 from cutoff.stage.context import RunContext
 from cutoff.telemetry import before_import
@@ -37,8 +39,21 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
         "warnings": list(prepared.warnings),
         "example": prepared.example,
         "license": license_of(prepared.model.path),
+        "parameters": stored_parameters(prepared.model.path),
+        "description": _description(run, prepared.model.path),
         **{name: _published(run, f"{name}.txt", getattr(prepared, name)) for name in ("calibration", "validation")},
     }
+
+
+def _description(run: RunContext, model: Path) -> str:
+    """Copies what llama.cpp knows a model by, without its weights, to where the converter can read it."""
+    folder = run.folder / "description"
+    with publishing_folder(folder) as partial:
+        for path in (model / "config.json", *tokenizer_files(model)):
+            copy = partial / path.relative_to(model)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)
+    return str(folder.resolve().relative_to(run.roots.artifacts.resolve()))
 
 
 def _published(run: RunContext, name: str, text: str) -> str:

@@ -14,6 +14,8 @@ import pytest
 from cutoff.artifacts import Roots, sha256_of
 from cutoff.datasets import PROBES_PER_SIDE, load_template
 from cutoff.errors import DiskFull, InvalidInput, NotFound, Refused
+from cutoff.hub import tokenizer_files
+from cutoff.hub.shape import stored_parameters
 from cutoff.spec import JobSpec, parse_job, spec_to_proto
 from cutoff.stage.context import RunContext
 from cutoff.trainer import work
@@ -220,6 +222,9 @@ def test_a_request_is_prepared_then_trained(base: Path, run: RunContext) -> None
     spec = spec_to_proto(job(base))
     prepared = work.prepare(trainer_pb2.PrepareRequest(spec=spec), run)
     assert prepared["model_path"] == str(base)
+    described = {path.name for path in (run.roots.artifacts / prepared["description"]).iterdir()}
+    assert described == {"config.json", "manifest.json", *(path.name for path in tokenizer_files(base))}
+    assert prepared["parameters"] == stored_parameters(base)
     result = work.train(trainer_pb2.TrainRequest(spec=spec, model_path=prepared["model_path"]), run)
     assert result["adapter"] == "jobs/j/train/1/final"
     assert (run.folder / result["best_checkpoint"]).is_dir()
@@ -241,7 +246,7 @@ def test_a_disk_that_the_whole_job_would_fill_is_named_before_anything_is_made(
     assert re.search(r"everything that j writes does not fit.*\n  .*lacks 0\.\d\d GiB", caught.value.message)
     for what in ("tokenized data", "checkpoints and adapter", "merged model", "16-bit GGUF", "GGUF q4_k_m"):
         assert what in caught.value.message
-    assert not (run.roots.cache / "tokenized").exists()
+    assert not list(run.roots.cache.glob("tokenized/*/train.ids.bin"))
     prepare(job(base), run.roots.datasets, run.report, run.roots.cache)  # an adapter alone needs no such room
 
 
