@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutoff.artifacts import Published, Roots, publishing, sha256_of
+from cutoff.artifacts import Published, Roots, publishing, remove_partial, sha256_of
 from cutoff.errors import DiskFull, Refused
 from cutoff.gguf_converter.gguf_file import read_gguf
 from cutoff.gguf_converter.install_checks import ANOTHER_FOLDER, Wanted, check_folder, model_folder, to_replace
@@ -171,8 +171,8 @@ def _make_folder(folder: Path, models_root: Path) -> None:
 
 def _sweep(folder: Path) -> None:
     """Removes half-written files; whoever calls it holds the lock, so that they are of nobody who is at work."""
-    for leftover in folder.glob(f".{folder.name}-*.gguf.partial"):
-        leftover.unlink()
+    for leftover in folder.glob(f".{folder.name}-*.gguf*.partial"):
+        remove_partial(leftover)
 
 
 @contextmanager

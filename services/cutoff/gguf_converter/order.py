@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cutoff.artifacts import require_room
+from cutoff.artifacts import require_room, scratch_beside
 from cutoff.errors import Fault, InvalidInput, Refused
 from cutoff.gguf_converter.metadata import Facts
 from cutoff.gguf_converter.weights import Weights
@@ -52,10 +53,9 @@ class Order:
             return None
         return self.folder / file_name(self.name, sixteen_bit)
 
-    def scratch(self, what: str) -> Path:
-        """A file that is gone when the work ends, named after the first output: others may work beside it."""
-        first = next(iter(self.outputs.values()))
-        return first.with_name(f".{first.name}.{what}.partial")
+    def scratch(self, name: str) -> AbstractContextManager[Path]:
+        """A file that is gone when the block ends, this conversion's alone: others may make the same output."""
+        return scratch_beside(next(iter(self.outputs.values())), name)
 
     @property
     def with_imatrix(self) -> tuple[QuantType, ...]:
