@@ -55,6 +55,8 @@ class EncodedJob:
     """Whatever the job's objectives: `cutoff.datasets.judged` says what it means to them."""
     digest: str
     """Of what the data files hold, whatever they are called; not of the tokens: some templates write the day's date."""
+    hashes: tuple[tuple[str, str, str], ...] = ()
+    """Field, name and SHA-256 of each data file."""
 
     @property
     def truths(self) -> Mapping[SetName, EncodedSet]:
@@ -116,7 +118,7 @@ def load_encoded_job(
     with ContentCache.below(cache).filled(key, fill) as folder:
         job = _load(folder, _digest(digests))
     beyond = position_findings(read_json(model_path / "config.json"), max_length)
-    return replace(job, report=job.report.with_findings(beyond))
+    return replace(job, report=job.report.with_findings(beyond), hashes=tuple(digests))
 
 
 def _tokenizer_key(template: PromptTemplate, model_path: Path) -> Mapping[str, Any]:

@@ -100,7 +100,7 @@ def prepare(
         report.warn(line)
     return Prepared(
         model=model,
-        data=data_files(spec, datasets_root, found),
+        data=data_files(spec, datasets_root, found, job.hashes),
         counts=counts_of(job),
         probe_questions=job.probe_questions,
         warnings=warnings,

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from cutoff.artifacts import Roots, sha256_of
-from cutoff.datasets import PROBES_PER_SIDE, load_template
+from cutoff.datasets import PROBES_PER_SIDE, job_files, load_template
 from cutoff.errors import DiskFull, InvalidInput, NotFound, Refused
 from cutoff.hub import tokenizer_files
 from cutoff.hub.shape import stored_parameters
@@ -82,6 +83,17 @@ def test_every_file_is_told_with_its_hash(base: Path, datasets: Path, heard: Hea
     assert train.examples == len((datasets / train.name).read_text().splitlines())
     same = replace(by_field["evaluate.test_file"], field="dataset.retain_val")
     assert same == by_field["dataset.retain_val"]
+
+
+def test_prepare_tells_the_hashes_that_the_tokens_were_made_under(
+    base: Path, datasets: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data files are hashed for the check, and for the tokens and their check; the record is told those hashes."""
+    read: list[Path] = []
+    real = job_files.sha256_of
+    monkeypatch.setattr(job_files, "sha256_of", lambda path: (read.append(path), real(path))[1])
+    prepare(job(base), datasets, heard.reporter)
+    assert max(Counter(read).values()) == 3
 
 
 def test_what_the_length_limit_cuts_is_warned_about(base: Path, datasets: Path, heard: Heard) -> None:
