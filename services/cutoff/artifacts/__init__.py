@@ -10,7 +10,7 @@ from cutoff.artifacts.disk import (
     same_file_system,
     size_on_disk,
 )
-from cutoff.artifacts.folders import Roots, attempt_folder, inside
+from cutoff.artifacts.folders import Roots, attempt_folder, inside, require_makeable
 from cutoff.artifacts.publish import (
     MANIFEST,
     Published,
@@ -37,6 +37,7 @@ __all__ = [
     "publishing",
     "publishing_folder",
     "remove_partial",
+    "require_makeable",
     "require_room",
     "require_space",
     "same_file_system",

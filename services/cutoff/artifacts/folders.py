@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutoff.errors import Fault, InvalidInput
+from cutoff.errors import Fault, InvalidInput, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,24 @@ def inside(root: Path, relative: str) -> Path:
     if not resolved.is_relative_to(resolved_root):
         raise InvalidInput([Fault(relative, f"leaves {root}", "give a path below that folder")])
     return resolved
+
+
+def require_makeable(folder: Path, remedy: str) -> None:
+    """Refuses a folder that could not be made, or written into, before hours of work; makes nothing.
+
+    Args:
+        folder: It need not exist yet.
+        remedy: What the reader can do about it.
+
+    Raises:
+        Refused: With what is in the way.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise Refused(f"{folder} cannot be made: {nearest} is not a folder", remedy)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        so = f", so {folder} cannot be made" if nearest != folder else ""
+        raise Refused(f"{nearest} cannot be written{so}", remedy)
 
 
 def _plain(name: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from pydantic import ValidationError
 
-from cutoff.artifacts import Roots
+from cutoff.artifacts import Roots, require_makeable
 from cutoff.errors import AlreadyExists, Fault, InvalidInput, Refused
 from cutoff.gguf_converter.install_records import RECORDS, Record
 from cutoff.llama_cpp import LlamaCpp
@@ -99,11 +98,7 @@ def check_folder(models_root: Path, spec: InstallSpec, wanted: Wanted, records: 
         AlreadyExists: It holds another GGUF, which is not to be replaced.
     """
     folder = model_folder(models_root, spec)
-    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not nearest.is_dir():
-        raise Refused(f"{nearest} is not a folder, so {folder} cannot be made", ANOTHER_FOLDER)
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise Refused(f"{nearest} cannot be written, so nothing can be installed in {folder}", ANOTHER_FOLDER)
+    require_makeable(folder, ANOTHER_FOLDER)
     if folder.is_dir():
         to_replace(folder, spec, wanted, Record.of(folder, records))
     return folder
