@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
 from cutoff.artifacts import Roots
+from cutoff.coordinator import stage_services
 from cutoff.errors import DiskFull, InvalidInput, NotFound, Refused
 from cutoff.gguf_converter.model_checks import check_model
+from cutoff.gguf_converter.service import GgufConverterServicer
 from cutoff.hub import tokenizer_files
 from cutoff.llama_cpp import LlamaCpp
+from cutoff.rpc import ServerSecurity
+from cutoff.rpc.server import started
 from cutoff.spec import parse_job, spec_to_proto
-from cutoff.v1 import gguf_converter_pb2
+from cutoff.v1 import gguf_converter_pb2, gguf_converter_pb2_grpc
 from tests.fixtures.bpe_tokenizer import MakeTokenizer
 
 DATA = {f"{side}_{split}": f"{side}_{split}.jsonl" for side in ("retain", "unlearn") for split in ("train", "val")}
@@ -90,3 +96,20 @@ def test_a_llama_cpp_that_is_not_there_is_named(own: Roots, monkeypatch: pytest.
     monkeypatch.setenv("CUTOFF_LLAMA_CPP_PATHS", "/")
     with pytest.raises(NotFound, match=r"llama\.cpp not found at: /nowhere"):
         check_model(own, asked(convert={"llama_cpp_path": "/nowhere"}))
+
+
+def test_the_coordinator_hears_of_it_over_the_wire(own: Roots, llama: LlamaCpp, tmp_path: Path) -> None:
+    """The servicer and the coordinator's call, between them a socket: answers and errors come through."""
+    servicer = GgufConverterServicer(None, own)  # type: ignore[arg-type]  # nothing is run
+
+    def register(server: grpc.aio.Server) -> list[str]:
+        gguf_converter_pb2_grpc.add_GgufConverterServiceServicer_to_server(servicer, server)
+        return []
+
+    async def ask() -> None:
+        async with started(f"unix:{tmp_path}/socket", register, ServerSecurity.from_environment(), 0) as address:
+            await stage_services.check_model(address, asked())
+            with pytest.raises(DiskFull, match="lacks"):
+                await stage_services.check_model(address, asked(10**15))
+
+    asyncio.run(ask())
