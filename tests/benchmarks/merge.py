@@ -5,7 +5,8 @@
 Models of Qwen2.5-0.5B's shape with random bf16 weights in files of at most 1 GB: 24 layers are 1 GB, more layers make
 2 and 4 GB. The adapter has rank 16 on all seven projections. Both ways run as whole processes, in turn, with the base
 in the page cache; ours is the command merge_lora, which also writes tokenizer, manifest and SHA-256 and syncs all to
-the disk. Memory is the peak of RssAnon, read from /proc every 5 ms. The floor is `cp` and `sync` of the same bytes.
+the disk. Memory is the peak of RssAnon, read from /proc every 5 ms in runs of its own, which are not timed. The floor
+is `cp` and `sync` of the same bytes.
 Needs 14 GiB of disk for some minutes.
 """
 
@@ -20,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cutoff.telemetry import before_import
@@ -98,19 +100,26 @@ def with_peft(base: str, adapter: str, output: str) -> None:
     AutoTokenizer.from_pretrained(adapter).save_pretrained(output)
 
 
-def run(command: Sequence[str]) -> tuple[float, float]:
-    """Runs a program: its seconds, and the peak of its anonymous memory in MB."""
+def seconds_of(command: Sequence[str]) -> float:
+    """Runs a program, and says how long it took."""
     started = time.monotonic()
+    process = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    seconds = time.monotonic() - started
+    assert process.returncode == 0, process.stderr
+    return seconds
+
+
+def megabytes_of(command: Sequence[str]) -> float:
+    """Runs a program, and says the peak of its anonymous memory."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     peak = 0
     while process.poll() is None:
         peak = max(peak, _anonymous(process.pid))
         time.sleep(0.005)
-    seconds = time.monotonic() - started
     assert process.stderr is not None
     said = process.stderr.read()
     assert process.returncode == 0, said
-    return seconds, peak / 1e6
+    return peak / 1e6
 
 
 def _anonymous(process: int) -> int:
@@ -134,23 +143,26 @@ def ways(base: Path, adapter: Path, output: Path) -> dict[str, Callable[[], list
     }
 
 
-def measure(folder: Path, size: int, compared: Sequence[str], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Runs some ways in turn on a model of so many GB."""
+@contextmanager
+def model(folder: Path, size: int) -> Iterator[Callable[[str, Callable[[Sequence[str]], float]], float]]:
+    """A model of so many GB, and an adapter: gives a function that runs one way on them and measures it."""
     base, adapter, output = folder / "base", folder / "adapter", folder / "merged"
     base.mkdir()
     _in_child("write_base", base, LAYERS[size])
     _in_child("write_adapter", adapter, base)
-    took: dict[str, list[tuple[float, float]]] = {way: [] for way in compared}
+
+    def measured(way: str, measure: Callable[[Sequence[str]], float]) -> float:
+        os.sync()
+        try:
+            return measure(ways(base, adapter, output)[way]())
+        finally:
+            shutil.rmtree(output)
+
     try:
-        for _ in range(rounds):
-            for way in compared:
-                os.sync()
-                took[way].append(run(ways(base, adapter, output)[way]()))
-                shutil.rmtree(output)
+        yield measured
     finally:
         shutil.rmtree(base)
         shutil.rmtree(adapter)
-    return took
 
 
 def _in_child(function: str, *values: object) -> None:
@@ -161,9 +173,13 @@ def _in_child(function: str, *values: object) -> None:
 def rows(folder: Path) -> list[dict[str, object]]:
     """Every figure."""
     machine = f"{os.cpu_count()} cores, {platform.machine()}, no GPU used"
-    took = measure(folder, 1, ("ours", "baseline", "floor"), ROUNDS)
-    seconds = {way: statistics.median(each[0] for each in runs) for way, runs in took.items()}
-    memory = {way: statistics.median(each[1] for each in runs) for way, runs in took.items()}
+    with model(folder, 1) as measured:
+        took: dict[str, list[float]] = {"ours": [], "baseline": [], "floor": []}
+        for _ in range(ROUNDS):
+            for way, seconds_so_far in took.items():
+                seconds_so_far.append(measured(way, seconds_of))
+        memory = {way: measured(way, megabytes_of) for way in ("ours", "baseline")}
+    seconds = {way: statistics.median(runs) for way, runs in took.items()}
     note = f"1 GB, whole process, median of {ROUNDS}; peft's merge_and_unload and save as baseline; {machine}"
     floor = f"1 GB, cp and sync of the base as ours, merge_lora as baseline; {machine}"
     found = [
@@ -172,9 +188,10 @@ def rows(folder: Path) -> list[dict[str, object]]:
         _row("merge-1gb-memory", memory["ours"], memory["baseline"], "MB RssAnon", note),
     ]
     for size in (2, 4):
-        larger = measure(folder, size, ("ours",), 1)["ours"][0]
-        note = f"{size} GB against 1 GB, {larger[0]:.1f} s; {machine}"
-        found.append(_row(f"merge-{size}gb-memory", larger[1], memory["ours"], "MB RssAnon", note))
+        with model(folder, size) as measured:
+            larger = measured("ours", megabytes_of)
+        note = f"{size} GB against 1 GB; {machine}"
+        found.append(_row(f"merge-{size}gb-memory", larger, memory["ours"], "MB RssAnon", note))
     return found
 
 

@@ -40,7 +40,7 @@ class Continued:
     ids: Sequence[int]
     """The text's, and then those it was continued with."""
     predicted: Sequence[Mapping[int, float]]
-    """Log probabilities (nats) of the most likely next tokens by id; one mapping for each new token."""
+    """Log probabilities (nats) of the most likely next tokens by id; one mapping for each new token, maybe empty."""
 
 
 def continue_texts(
@@ -82,8 +82,8 @@ def check_predictions(check: Check, model: Path, texts: Sequence[Continued], ggu
         CheckFailed: The GGUF predicts something else.
     """
     loaded = load_causal_lm(model, "auto")
-    differences = [_difference(loaded, text) for text in texts if text.predicted]
-    places = sum(len(text.predicted) for text in texts)
+    differences = [_difference(loaded, text) for text in texts if any(text.predicted)]
+    places = sum(bool(each) for text in texts for each in text.predicted)
     if not differences:
         raise CheckFailed(f"{gguf.name} predicts nothing after {len(texts)} texts", "convert again")
     worst = max(differences, key=lambda nats: math.inf if math.isnan(nats) else nats)
@@ -108,7 +108,9 @@ def _difference(model: Any, text: Continued) -> float:
         expected = model(input_ids=ids, use_cache=False).logits[0, -count:].float().log_softmax(-1)
     apart = []
     for row, predicted in zip(expected, text.predicted, strict=True):
+        if not predicted:
+            continue
         got = torch.tensor(list(predicted.values()))
         weights = got.softmax(0)
         apart.append(float((weights * (got - row[list(predicted)]).abs()).sum()))
-    return sum(apart) / count
+    return sum(apart) / len(apart)

@@ -63,7 +63,10 @@ class Predicted:
     token: int
     """The most likely one's id."""
     logprobs: Mapping[int, float]
-    """Log probabilities (nats) of the most likely tokens by id; not a number where the model computes none."""
+    """Log probabilities (nats) of the most likely tokens by id; not a number where the model computes none.
+
+    Empty where the most likely token is part of a character that is not whole yet: llama-server tells none there.
+    """
 
 
 class LlamaServer:
@@ -140,18 +143,22 @@ class LlamaServer:
         Raises:
             RequestFailed, ProgramFailed, OutOfMemory: As `complete`.
         """
-        body = {
-            "prompt": list(ids),
-            "n_predict": tokens,
-            "n_probs": candidates,
-            "temperature": 0,
-            "cache_prompt": False,
-        }
-        places = self._post("completion", body).get("completion_probabilities", [])
-        return [
-            Predicted(int(place["id"]), {int(each["id"]): _number(each["logprob"]) for each in place["top_logprobs"]})
-            for place in places
-        ]
+        text, steps = list(ids), []
+        for _ in range(tokens):  # one at a time: of several, the places without probabilities could not be told
+            body = {"prompt": text, "n_predict": 1, "n_probs": candidates, "temperature": 0, "return_tokens": True}
+            answer = self._post("completion", body)
+            if not answer["tokens"]:
+                break
+            told = {
+                int(each["id"]): _number(each["logprob"])
+                for place in answer.get("completion_probabilities", [])
+                for each in place["top_logprobs"]
+            }
+            steps.append(Predicted(int(answer["tokens"][0]), told))
+            if answer["stop_type"] == "eos":
+                break
+            text.append(steps[-1].token)
+        return steps
 
     def raise_if_dead(self, cause: CutoffError | None = None) -> None:
         """Raises what the server died of, if it did.

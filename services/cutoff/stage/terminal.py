@@ -6,6 +6,7 @@ the same `Display`. Everything goes to stderr: stdout belongs to the command's o
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import time
@@ -127,6 +128,7 @@ def run_in_terminal(work: Callable[[Reporter], None], quiet: bool = False, wordi
                 raise
             show_error(known, wording)
             return EXIT_USAGE if isinstance(known, InvalidInput | NotFound) else EXIT_FAILED
+    gc.freeze()  # the interpreter looks for garbage once more when it ends: half a second, with torch in memory
     return EXIT_DONE
 
 

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from gguf import GGUFReader
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from cutoff.datasets import PromptTemplate, load_template
 from cutoff.errors import CheckFailed
 from cutoff.gguf_converter.checks import Check
 from cutoff.gguf_converter.predictions import LIMIT, Continued, check_predictions, continue_texts
-from cutoff.llama_cpp import LlamaCpp, serve
+from cutoff.llama_cpp import LlamaCpp, convert, serve
 
 QUESTIONS = ["Who built the bridge of Varlun?"]
 CONTEXT = 512
@@ -50,6 +51,23 @@ def test_sixteen_bit_arithmetic_is_no_other_prediction(
     row = Check("predictions", "f16")
     check_predictions(row, stored, continued(llama, tiny_f16, template), tiny_f16)
     assert float(row.figure.split()[0]) < LIMIT / 2
+
+
+def test_half_characters_are_no_other_prediction(llama: LlamaCpp, tiny_model: Path, tmp_path: Path) -> None:
+    """A token may be one byte of a character: llama-server tells nothing of it until the character is whole."""
+    raw = Path(shutil.copytree(tiny_model, tmp_path / "raw"))
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny_model))
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    model.save_pretrained(raw)
+    gguf = tmp_path / "raw.gguf"
+    convert(llama, raw, gguf, "raw", lambda done, total: None)
+    texts = continued(llama, gguf, load_template(raw))
+    assert any(not each for text in texts for each in text.predicted), "no text went on with a byte alone"
+    row = Check("predictions", "f16")
+    check_predictions(row, raw, texts, gguf)
+    assert float(row.figure.split()[0]) < 0.05
 
 
 def test_other_positions_are_found(
