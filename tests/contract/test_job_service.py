@@ -63,8 +63,9 @@ def port(reach, loop, tmp_path, store, journal):
     (tmp_path / "datasets" / "dev.jsonl").write_text("{}\n")
     (tmp_path / "datasets" / "empty.jsonl").touch()
     roots = Roots(tmp_path / "datasets", tmp_path / "out", tmp_path / "models", tmp_path / "cache")
+    checks = _taken, _nothing
     services = Services(
-        Addresses("a", "b", "c", "d"), _waits_for_hardware, _not_here, _nothing, _taken, _nothing, roots.artifacts
+        Addresses("a", "b", "c", "d"), _waits_for_hardware, _not_here, _nothing, *checks, _nothing, roots.artifacts
     )
     jobs = Jobs(journal, services)
     servicer = JobServicer(journal, jobs, lambda spec: admission.check(spec, roots), roots.artifacts)

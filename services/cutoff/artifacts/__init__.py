@@ -1,6 +1,15 @@
 """Files that count: job folders, publishing by rename, manifests with SHA-256, room on the disk."""
 
-from cutoff.artifacts.disk import GIB, require_space, size_on_disk
+from cutoff.artifacts.disk import (
+    GIB,
+    DiskNeed,
+    FileSystem,
+    file_systems,
+    require_room,
+    require_space,
+    same_file_system,
+    size_on_disk,
+)
 from cutoff.artifacts.fence import NOBODY, counting, let_count
 from cutoff.artifacts.folders import (
     BASE_MODEL_PATHS,
@@ -9,6 +18,7 @@ from cutoff.artifacts.folders import (
     close_folders,
     inside,
     model_folder,
+    require_makeable,
     resolved,
 )
 from cutoff.artifacts.identity import artifacts_id, name_artifacts
@@ -18,6 +28,8 @@ from cutoff.artifacts.publish import (
     describe,
     publishing,
     publishing_folder,
+    remove_partial,
+    scratch_beside,
     sha256_of,
     sweep_partials,
 )
@@ -27,6 +39,8 @@ __all__ = [
     "GIB",
     "MANIFEST",
     "NOBODY",
+    "DiskNeed",
+    "FileSystem",
     "Published",
     "Roots",
     "artifacts_id",
@@ -34,14 +48,20 @@ __all__ = [
     "close_folders",
     "counting",
     "describe",
+    "file_systems",
     "inside",
     "let_count",
     "model_folder",
     "name_artifacts",
     "publishing",
     "publishing_folder",
+    "remove_partial",
+    "require_makeable",
+    "require_room",
     "require_space",
     "resolved",
+    "same_file_system",
+    "scratch_beside",
     "sha256_of",
     "size_on_disk",
     "sweep_partials",

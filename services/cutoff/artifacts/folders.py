@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutoff.errors import Fault, InvalidInput
+from cutoff.errors import Fault, InvalidInput, Refused
 
 BASE_MODEL_PATHS = "CUTOFF_BASE_MODEL_PATHS"
 """Environment: the folders, separated by colons, below which a job may name its base model's folder."""
@@ -136,6 +136,24 @@ def _resolved(root: Path, path: str) -> Path:
         return (root / path).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, among others
         raise InvalidInput([Fault(ascii(path)[:_SHOWN], f"leads nowhere: {error}", "give a plain path")]) from error
+
+
+def require_makeable(folder: Path, remedy: str) -> None:
+    """Refuses a folder that could not be made, or written into, before hours of work; makes nothing.
+
+    Args:
+        folder: It need not exist yet.
+        remedy: What the reader can do about it.
+
+    Raises:
+        Refused: With what is in the way.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise Refused(f"{folder} cannot be made: {nearest} is not a folder", remedy)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        so = f", so {folder} cannot be made" if nearest != folder else ""
+        raise Refused(f"{nearest} cannot be written{so}", remedy)
 
 
 def _plain(name: str) -> str:

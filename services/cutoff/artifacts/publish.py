@@ -1,19 +1,24 @@
 """Nothing half-written is ever visible under a final name.
 
-Work goes into a sibling `.<name>.partial`; it gets its name by a rename, after its bytes are on the disk.
-Whatever ends a run early leaves at most `.partial` names, which the service sweeps once the child is gone.
+A folder is filled under a sibling name `.<name>.partial`, of which there is one; a file in a sibling folder
+`.<name>.<random>.partial`, of which each writer has its own. It gets its name by a rename, after its bytes are on the
+disk. Whoever writes holds a lock on that folder. Whatever ends a run early leaves at most `.partial` names: the service
+sweeps them once the child is gone, and so does the next writer of the same name, unless their lock is held.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +28,8 @@ MANIFEST = "manifest.json"
 """In each published folder: every file's size and SHA-256."""
 
 _PARTIAL = ".partial"
+
+_TRIES = 8
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """What link(2) says where a file cannot have a second name, on FAT and exFAT say."""
@@ -51,9 +58,7 @@ def publishing(path: Path, replace: bool = True) -> Iterator[Path]:
     Raises:
         AlreadyExists: There is one, and it is not to be replaced.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial_of(path)
-    try:
+    with scratch_beside(path, f"{path.name}{_PARTIAL}") as partial:
         yield partial
         _sync(partial)
         if replace:
@@ -61,8 +66,25 @@ def publishing(path: Path, replace: bool = True) -> Iterator[Path]:
         else:
             _name_once(partial, path)
         _sync(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_beside(path: Path, name: str) -> Iterator[Path]:
+    """Yields a file's name in a hidden folder beside `path`, this writer's alone; whatever is there goes afterwards.
+
+    First removes what writers of the same `path` left that were killed.
+
+    Args:
+        path: What the file is for; its folder is made when missing.
+        name: The file's.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep_abandoned(path)
+    with _folder_of_ones_own(path) as folder:
+        try:
+            yield folder / name
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -110,11 +132,41 @@ def sweep_partials(folder: Path) -> list[Path]:
     """Removes what interrupted publishing left below a folder; returns what it removed."""
     found = [path for path in folder.rglob(f".*{_PARTIAL}") if path.exists()]
     for path in found:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        remove_partial(path)
     return found
+
+
+def remove_partial(path: Path) -> None:
+    """Removes a file, a link (not what it leads to), or a folder with all that is in it; nothing where none is."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sweep_abandoned(path: Path) -> None:
+    """Removes the folders of writers of this path that hold no lock any more: they were killed."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
+        with contextlib.suppress(AlreadyExists, OSError), _alone_in(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _folder_of_ones_own(path: Path) -> Iterator[Path]:
+    """Makes a folder that no other writer has, and holds its lock.
+
+    A sweeper may take it for abandoned in the moment before the lock: then another one is made.
+    """
+    with ExitStack() as held:
+        for tries_left in reversed(range(_TRIES)):
+            folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
+            try:
+                held.enter_context(_alone_in(folder))
+                break
+            except (AlreadyExists, FileNotFoundError):
+                if not tries_left:
+                    raise
+        yield folder
 
 
 def _partial_of(path: Path) -> Path:
@@ -134,7 +186,7 @@ def _alone_in(partial: Path) -> Iterator[None]:
         AlreadyExists: Another writer holds it.
     """
     partial.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,10 +197,7 @@ def _alone_in(partial: Path) -> Iterator[None]:
             what = f"{partial} is being written by another run"
             raise AlreadyExists(what, "wait for its end, or choose another output folder")
         for leftover in partial.iterdir():
-            if leftover.is_dir() and not leftover.is_symlink():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
+            remove_partial(leftover)
         yield
     finally:
         os.close(descriptor)

@@ -6,19 +6,19 @@ Nothing is asked of a server or of the hub.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from cutoff.artifacts import Roots
+from cutoff.artifacts import DiskNeed, FileSystem, Roots, file_systems
 from cutoff.client.plan_data import DataSize, measure
-from cutoff.client.plan_host import DeviceFacts, ModelFacts, cpu, disk_of, gpu, hub_cache, model_facts
-from cutoff.gguf_converter.quant_types import FLOATS, size_at_most
+from cutoff.client.plan_host import DeviceFacts, ModelFacts, cpu, gpu, hub_cache, model_facts
+from cutoff.hub.disk_needs import ModelSize, job_needs
+from cutoff.hub.shape import ELEMENT_BYTES
 from cutoff.spec import JobSpec, TrainSpec
 from cutoff.spec.job import StageSpec
+from cutoff.spec.quantizations import FLOATS, size_at_most
 from cutoff.trainer import estimate
-from cutoff.trainer.estimate import ELEMENT_BYTES, GIB, Batch, TrainingMemory
+from cutoff.trainer.estimate import GIB, Batch, TrainingMemory
 
 _USABLE = 0.95
 """Of a device's memory: the rest is the system's and what the allocator cannot use."""
@@ -59,29 +59,6 @@ class Memory:
     available_bytes: int | None
     """Of the device, or the job's budget if that is less."""
     verdict: str
-
-
-@dataclass(frozen=True, slots=True)
-class DiskNeed:
-    """Something that will be written."""
-
-    what: str
-    folder: Path
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class FileSystem:
-    """What one file system must take, and has."""
-
-    path: Path
-    needed_bytes: int
-    free_bytes: int
-
-    @property
-    def suffices(self) -> bool:
-        """Whether there is room."""
-        return self.needed_bytes <= self.free_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,35 +156,12 @@ def _recomputes(memory: Memory) -> bool:
 
 
 def disk_needs(spec: JobSpec, model: ModelFacts, roots: Roots) -> tuple[DiskNeed, ...]:
-    """Everything a job writes; the sizes of GGUF files are those the converter asks for before it starts."""
-    parameters = model.shape.parameters
-    needs = []
+    """Everything a job writes: what it is refused for where there is no room."""
+    size = ModelSize.of_shape(model.shape)
+    fetched = None
     if model.folder is None:
-        needs.append(DiskNeed("base model", hub_cache(), parameters * ELEMENT_BYTES["bfloat16"]))
-    checkpoints = int(estimate.checkpoint_bytes(model.shape, spec.train.lora_r))
-    needs += [
-        DiskNeed("checkpoints and adapter", roots.artifacts, checkpoints),
-        DiskNeed(f"merged model, {spec.merge.dtype}", roots.artifacts, parameters * ELEMENT_BYTES[spec.merge.dtype]),
-    ]
-    kept = spec.convert.quant_types
-    between = [] if "f16" in kept else [("16-bit GGUF, while converting", "f16")]
-    needs += [
-        DiskNeed(what, roots.artifacts, size_at_most(parameters, quant_type))  # type: ignore[arg-type]
-        for what, quant_type in (*between, *((f"GGUF {each}", each) for each in kept))
-    ]
-    if spec.install.enabled:
-        needs.append(DiskNeed(f"installed {kept[0]}", roots.models, size_at_most(parameters, kept[0])))
-    return tuple(needs)
-
-
-def file_systems(needs: Sequence[DiskNeed]) -> tuple[FileSystem, ...]:
-    """The needs by file system, each with what is free there."""
-    found: dict[int, FileSystem] = {}
-    for need in needs:
-        disk = disk_of(need.folder)
-        before = found.get(disk.device, FileSystem(disk.path, 0, disk.free_bytes))
-        found[disk.device] = FileSystem(before.path, before.needed_bytes + need.size_bytes, disk.free_bytes)
-    return tuple(found.values())
+        fetched = DiskNeed("base model", hub_cache(), size.parameters * ELEMENT_BYTES["bfloat16"])
+    return tuple(job_needs(spec, size, roots, fetched))
 
 
 def times(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -49,16 +48,6 @@ class DeviceFacts:
     """FLOPs per second; on the CPU as measured."""
     platform: Platform | None
     """Its row in the table of platforms, where it is known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """A file system."""
-
-    path: Path
-    """A folder on it that exists."""
-    device: int
-    free_bytes: int
 
 
 def model_facts(spec: JobSpec) -> ModelFacts:
@@ -183,12 +172,6 @@ def matrix_speed(seconds: float = 0.5) -> float:
         left @ left
         products += 1
     return 2 * width**3 * products / (time.perf_counter() - started)
-
-
-def disk_of(folder: Path) -> Disk:
-    """The file system a folder is on, or will be."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return Disk(existing, existing.stat().st_dev, shutil.disk_usage(existing).free)
 
 
 def hub_cache() -> Path:

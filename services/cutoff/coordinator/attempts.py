@@ -88,6 +88,8 @@ class Services:
     """Awaitable: the run_pb2.Run messages of a service; takes its address and name."""
     check_install: Callable[[str, gguf_converter_pb2.CheckInstallRequest], Any]
     """Awaitable: raises when the model could not be installed."""
+    check_model: Callable[[str, gguf_converter_pb2.CheckModelRequest], Any]
+    """Awaitable: raises when the model could not be converted."""
     uninstall: Callable[[str, gguf_converter_pb2.UninstallRequest], Any]
     """Awaitable: removes an installed model."""
     artifacts: Path

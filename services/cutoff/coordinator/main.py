@@ -129,6 +129,7 @@ async def _serve(listen: str, roots: Roots, state: Path) -> None:
         stage_services.cancel_run,
         stage_services.list_runs,
         stage_services.check_install,
+        stage_services.check_model,
         stage_services.uninstall,
         roots.artifacts,
         scheduler.hosts(os.environ.get("CUTOFF_MODELS_HOST", "")),

@@ -17,7 +17,7 @@ from google.protobuf import json_format
 from cutoff.coordinator import delivery
 from cutoff.coordinator.attempts import Attempts, Result, Services
 from cutoff.coordinator.choice import Candidate, choose_quant
-from cutoff.coordinator.job import State
+from cutoff.coordinator.job import State, newest_attempt
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.patience import RETRIES, patiently
 from cutoff.coordinator.store import StoreFailed
@@ -119,6 +119,7 @@ class Pipeline:
         """The sequence. Conversion runs beside the evaluation of what needs no GGUF."""
         await self._check_install()
         prepared = await self._prepare()
+        await self._check_model(prepared)
         trained = await self._train(prepared)
         merged = await self._merge(prepared, trained)
         async with asyncio.TaskGroup() as beside:
@@ -150,6 +151,19 @@ class Pipeline:
 
     async def _prepare(self) -> Result:
         return await self._attempts.run("prepare", lambda: trainer_pb2.PrepareRequest(spec=self._spec))
+
+    async def _check_model(self, prepared: Result) -> None:
+        """Finds out before training that the model could not be converted, or would fill a disk.
+
+        A job that has begun to train was checked already; one prepared by an earlier version cannot be.
+        """
+        if "description" not in prepared or newest_attempt(self._job(), "train") is not None:
+            return
+        request = gguf_converter_pb2.CheckModelRequest(
+            spec=self._spec, description=prepared["description"], parameters=int(prepared["parameters"])
+        )
+        check = partial(self._services.check_model, self._services.addresses.gguf_converter, request)
+        await patiently(check, f"{self._name} check_model")
 
     async def _train(self, prepared: Result) -> Result:
         def request() -> trainer_pb2.TrainRequest:

@@ -98,6 +98,22 @@ async def check_install(address: str, request: gguf_converter_pb2.CheckInstallRe
     await asyncio.to_thread(call)
 
 
+async def check_model(address: str, request: gguf_converter_pb2.CheckModelRequest) -> None:
+    """Asks the converter whether its llama.cpp knows the model, and whether what the job makes finds room.
+
+    Raises:
+        CutoffError: It does not, and why.
+        Unavailable: The service does not answer.
+    """
+
+    def call() -> None:
+        with Peer(address, ClientSecurity.between_services()) as peer:
+            method, response = "GgufConverterService/CheckModel", gguf_converter_pb2.CheckModelResponse
+            peer.unary(method, request, response, _READING_SECONDS)
+
+    await asyncio.to_thread(call)
+
+
 async def uninstall(address: str, request: gguf_converter_pb2.UninstallRequest) -> None:
     """Has the converter remove an installed model; nothing happens when it is not there.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -55,6 +55,8 @@ class EncodedJob:
     """Whatever the job's objectives: `cutoff.datasets.judged` says what it means to them."""
     digest: str
     """Of what the data files hold, whatever they are called; not of the tokens: some templates write the day's date."""
+    hashes: tuple[tuple[str, str, str], ...]
+    """Field, name and SHA-256 of each data file."""
 
     @property
     def truths(self) -> Mapping[SetName, EncodedSet]:
@@ -114,7 +116,7 @@ def load_encoded_job(
     faults.raise_if_any()
     key = ContentCache.key("tokens", _FORMAT, digests, _tokenizer_key(template, model_path), max_length, seed)
     with ContentCache.below(cache).filled(key, fill) as folder:
-        job = _load(folder, _digest(digests))
+        job = _load(folder, digests)
     beyond = position_findings(read_json(model_path / "config.json"), max_length)
     return replace(job, report=job.report.with_findings(beyond))
 
@@ -134,14 +136,15 @@ def _digest(digests: Iterable[tuple[str, str, str]]) -> str:
     return hashlib.sha256(json.dumps([(field, content) for field, _, content in digests]).encode()).hexdigest()
 
 
-def _load(folder: Path, digest: str) -> EncodedJob:
+def _load(folder: Path, digests: Sequence[tuple[str, str, str]]) -> EncodedJob:
     meta = json.loads((folder / _META).read_bytes())
     sets = {name: EncodedSet.load(folder, name, Cut(**cut)) for name, cut in meta["cuts"].items()}
     return EncodedJob(
         **sets,
         probe_questions=tuple(meta["probe_questions"]),
         report=DataReport.model_validate(meta["report"]),
-        digest=digest,
+        digest=_digest(digests),
+        hashes=tuple(digests),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 from transformers.utils.import_utils import is_bitsandbytes_available
 
@@ -20,10 +20,10 @@ from cutoff.evaluator.hf_target import HfTarget
 from cutoff.hub import (
     bits_and_bytes,
     check_model_folder,
+    load_causal_lm,
     load_tokenizer,
     resolve_base_model,
     tokenizer_files,
-    trusts_remote_code,
 )
 from cutoff.hub.quantized_base import Quantization
 from cutoff.stage.report import Reporter
@@ -160,15 +160,4 @@ def _template(folder: Path, report: Reporter) -> PromptTemplate:
 def _load_model(folder: Path, device: str, quantization: Quantization = "none") -> PreTrainedModel:
     # float32 on a CPU: few of them compute in 16 bit, and the rest take several times as long.
     dtype: Any = torch.float32 if device == "cpu" else "auto"
-    packed = bits_and_bytes(quantization, torch.bfloat16)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        local_files_only=True,
-        trust_remote_code=trusts_remote_code(folder),
-        use_safetensors=True,
-        quantization_config=packed,
-        device_map={"": device} if packed else None,
-    )
-    loaded: PreTrainedModel = model.eval() if packed else model.to(torch.device(device)).eval()
-    return loaded
+    return load_causal_lm(folder, dtype, device, bits_and_bytes(quantization, torch.bfloat16))

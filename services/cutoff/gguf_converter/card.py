@@ -9,7 +9,7 @@ from typing import Any
 
 import cutoff
 from cutoff.gguf_converter.card_facts import CardFacts, GgufFile
-from cutoff.gguf_converter.quant_types import file_name
+from cutoff.spec.quantizations import file_name
 from cutoff.spec.requirements import REQUIREMENTS
 from cutoff.v1 import job_pb2
 

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from cutoff.artifacts import Roots
 from cutoff.errors import Fault, InvalidInput
-from cutoff.gguf_converter.quant_types import QUANTIZATIONS
 from cutoff.spec import ConvertSpec
 from cutoff.spec.quant_types import QuantType
+from cutoff.spec.quantizations import QUANTIZATIONS
 
 if TYPE_CHECKING:
     from cutoff.stage.report import Reporter

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from cutoff.artifacts import Published, publishing, sha256_of
@@ -96,7 +96,7 @@ def _make(
 ) -> tuple[dict[QuantType, Made], int]:
     """Makes and checks all files; a 16-bit one that nobody asked for is gone once the last type is made of it."""
     order, checks = workshop.order, workshop.checks
-    with _scratch(order.scratch("16-bit"), whole) as sixteen:
+    with nullcontext(whole) if whole else order.scratch("16-bit.gguf") as sixteen:
         made: dict[QuantType, Made] = {weights.sixteen_bit: workshop.write_floats(weights.sixteen_bit, sixteen)}
         facts = read_gguf(sixteen)
         probes = check_whole(
@@ -111,7 +111,7 @@ def _make(
         )
         reading = Reading(workshop, template, facts.context)
         baseline = reading.whole(weights.sixteen_bit, sixteen)
-        with _scratch(order.scratch("imatrix.gguf")) as imatrix:
+        with order.scratch("imatrix.gguf") as imatrix:
             if order.with_imatrix:
                 tokens = count_tokens(template, order.calibration)
                 workshop.importance(sixteen, imatrix, tokens, facts.context)
@@ -128,19 +128,6 @@ def _make(
             reading.quantized(quant_type, path, baseline)
             check_answer(workshop.llama, path, quant_type, order.questions, checks)
     return {quant_type: made[quant_type] for quant_type in partials}, probes
-
-
-@contextmanager
-def _scratch(path: Path, lasting: Path | None = None) -> Iterator[Path]:
-    """A file that is gone when the block ends; `lasting` is taken instead where it is given, and stays."""
-    if lasting is not None:
-        yield lasting
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _hash(path: Path, partial: Path, checks: Checks) -> Published:

@@ -13,16 +13,16 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutoff.artifacts import Published, Roots, publishing, sha256_of
+from cutoff.artifacts import Published, Roots, publishing, remove_partial, sha256_of
 from cutoff.errors import DiskFull, Refused
 from cutoff.gguf_converter.gguf_file import read_gguf
 from cutoff.gguf_converter.install_checks import ANOTHER_FOLDER, Wanted, check_folder, model_folder, to_replace
 from cutoff.gguf_converter.install_lock import alone_in
 from cutoff.gguf_converter.install_place import How, match, place
 from cutoff.gguf_converter.install_records import RECORDS, Record
-from cutoff.gguf_converter.quant_types import file_name
 from cutoff.spec import InstallSpec
 from cutoff.spec.quant_types import QuantType
+from cutoff.spec.quantizations import file_name
 from cutoff.stage.report import Reporter
 
 
@@ -174,8 +174,8 @@ def _make_folder(folder: Path, models_root: Path) -> None:
 
 def _sweep(folder: Path) -> None:
     """Removes half-written files; whoever calls it holds the lock, so that they are of nobody who is at work."""
-    for leftover in folder.glob(f".{folder.name}-*.gguf.partial"):
-        leftover.unlink()
+    for leftover in folder.glob(f".{folder.name}-*.gguf*.partial"):
+        remove_partial(leftover)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from cutoff.artifacts import Roots
+from cutoff.artifacts import Roots, require_makeable
 from cutoff.errors import AlreadyExists, Fault, InvalidInput, Refused
 from cutoff.gguf_converter.install_records import RECORDS, Record
-from cutoff.gguf_converter.quant_types import file_name
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec import ConvertSpec, InstallSpec
 from cutoff.spec.quant_types import QuantType
+from cutoff.spec.quantizations import file_name
 from cutoff.v1 import gguf_converter_pb2, job_pb2
 
 ANOTHER_FOLDER = (
@@ -116,11 +115,7 @@ def check_folder(models_root: Path, spec: InstallSpec, wanted: Wanted, records: 
         AlreadyExists: It holds another GGUF, which is not to be replaced.
     """
     folder = model_folder(models_root, spec)
-    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not nearest.is_dir():
-        raise Refused(f"{nearest} is not a folder, so {folder} cannot be made", ANOTHER_FOLDER)
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise Refused(f"{nearest} cannot be written, so nothing can be installed in {folder}", ANOTHER_FOLDER)
+    require_makeable(folder, ANOTHER_FOLDER)
     if folder.is_dir():
         to_replace(folder, spec, wanted, Record.of(folder, records))
     return folder

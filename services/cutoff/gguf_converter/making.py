@@ -13,11 +13,11 @@ from cutoff import llama_cpp
 from cutoff.gguf_converter.checks import Checks
 from cutoff.gguf_converter.metadata import general_metadata, own_metadata
 from cutoff.gguf_converter.order import Order
-from cutoff.gguf_converter.quant_types import FLOATS, QUANTIZATIONS
 from cutoff.gguf_converter.tensors import Compared, read_tensors
 from cutoff.llama_cpp import LlamaCpp, Quantized
 from cutoff.llama_cpp.imatrix import context_for
 from cutoff.spec.quant_types import QuantType
+from cutoff.spec.quantizations import FLOATS, QUANTIZATIONS
 from cutoff.stage.report import Reporter
 
 _SHOWN_FALLBACKS = 3

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cutoff.artifacts import require_space
+from cutoff.artifacts import require_room, scratch_beside
 from cutoff.errors import Fault, InvalidInput, Refused
 from cutoff.gguf_converter.metadata import Facts
-from cutoff.gguf_converter.quant_types import FLOATS, file_name, size_at_most
 from cutoff.gguf_converter.weights import Weights
+from cutoff.hub.disk_needs import conversion_needs, install_needs
 from cutoff.spec import ConvertSpec
 from cutoff.spec.quant_types import GAINS_FROM_IMATRIX, NEEDS_IMATRIX, QuantType
-
-IMATRIX_BYTES = 64 << 20
-"""An importance matrix, at most: two floats for each input of each weight matrix."""
+from cutoff.spec.quantizations import FLOATS, file_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +53,9 @@ class Order:
             return None
         return self.folder / file_name(self.name, sixteen_bit)
 
-    def scratch(self, what: str) -> Path:
-        """A file that is gone when the work ends, named after the first output: others may work beside it."""
-        first = next(iter(self.outputs.values()))
-        return first.with_name(f".{first.name}.{what}.partial")
+    def scratch(self, name: str) -> AbstractContextManager[Path]:
+        """A file that is gone when the block ends, this conversion's alone: others may make the same output."""
+        return scratch_beside(next(iter(self.outputs.values())), name)
 
     @property
     def with_imatrix(self) -> tuple[QuantType, ...]:
@@ -81,7 +79,7 @@ def require_possible(order: Order, weights: Weights) -> None:
         InvalidInput: Types need an importance matrix, and there is no text to make it from.
         Refused: f16 is asked for and cannot hold the weights.
         InvalidInput: The 16-bit file that is to stay has the name of another file of the order.
-        DiskFull: A file system has no room for the 16-bit file, all others and their copy; the shortfall is named.
+        DiskFull: File systems have no room for the 16-bit file, all others and their copy; each shortfall is named.
     """
     if order.with_imatrix and order.calibration is None:
         named = ", ".join(order.with_imatrix)
@@ -99,20 +97,15 @@ def require_possible(order: Order, weights: Weights) -> None:
     if kept and kept.resolve() in {path.resolve() for path in order.outputs.values()}:
         fix = "give the output another name, or leave --keep_f16 out"
         raise InvalidInput([Fault("--keep_f16", f"would write the 16-bit file to {kept}, which is the output", fix)])
-    asked = {weights.sixteen_bit, *order.outputs}
-    sizes = [size_at_most(weights.parameters, quant_type) for quant_type in asked]
-    needed = sum(sizes) + (IMATRIX_BYTES if order.with_imatrix else 0)
-    what = f"converting {order.model.name} to {', '.join(sorted(asked))}"
+    needs = conversion_needs(
+        weights.parameters,
+        order.outputs,
+        order.folder,
+        sixteen_bit=weights.sixteen_bit,
+        stays=order.spec.keep_f16,
+        imatrix=bool(order.with_imatrix),
+    )
     if order.installed_in is not None:
-        copied = size_at_most(weights.parameters, next(iter(order.outputs)))
-        if _same_file_system(order.folder, order.installed_in):
-            needed, what = needed + copied, f"{what} and installing it"
-        else:
-            require_space(order.installed_in, copied, "installing the result")
-    require_space(order.folder, needed, what)
-
-
-def _same_file_system(one: Path, other: Path) -> bool:
-    """Whether two folders, or the first of their parents that exist, lie on one file system."""
-    first, second = (next(path for path in (each, *each.parents) if path.exists()) for each in (one, other))
-    return first.stat().st_dev == second.stat().st_dev
+        models, stays = order.installed_in, order.spec.keep_f16
+        needs += install_needs(weights.parameters, order.outputs, order.folder, models, stays)
+    require_room(needs, f"converting {order.model.name} to {', '.join(order.outputs)}")

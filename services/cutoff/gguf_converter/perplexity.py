@@ -10,10 +10,10 @@ from cutoff.datasets import PromptTemplate
 from cutoff.errors import CheckFailed
 from cutoff.gguf_converter.checks import Check
 from cutoff.gguf_converter.making import Workshop
-from cutoff.gguf_converter.quant_types import QUANTIZATIONS
 from cutoff.llama_cpp import Perplexity
 from cutoff.llama_cpp.imatrix import context_for
 from cutoff.spec.quant_types import QuantType
+from cutoff.spec.quantizations import QUANTIZATIONS
 
 ENOUGH_TOKENS = 2000
 """On fewer the figure says little."""

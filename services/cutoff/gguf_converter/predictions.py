@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from cutoff.datasets import DOCUMENT_QUESTIONS, PromptTemplate
-from cutoff.errors import CheckFailed, Refused
+from cutoff.errors import CheckFailed
 from cutoff.gguf_converter.checks import Check
-from cutoff.hub import trusts_remote_code
+from cutoff.hub import load_causal_lm
 from cutoff.llama_cpp import LlamaServer
 
 LIMIT = 0.25
@@ -81,7 +81,7 @@ def check_predictions(check: Check, model: Path, texts: Sequence[Continued], ggu
         Refused: transformers cannot load the model.
         CheckFailed: The GGUF predicts something else.
     """
-    loaded = _load(model)
+    loaded = load_causal_lm(model, "auto")
     differences = [_difference(loaded, text) for text in texts if any(text.predicted)]
     places = sum(bool(each) for text in texts for each in text.predicted)
     if not differences:
@@ -96,23 +96,6 @@ def check_predictions(check: Check, model: Path, texts: Sequence[Continued], ggu
             "give a newer llama.cpp (--llama_cpp_path, convert.llama_cpp_path in job.yaml), or take another base model",
         )
     check.passed(figure, "the merged model's predictions")
-
-
-def _load(model: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model,
-            dtype="auto",
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=trusts_remote_code(model),
-        )
-    except (OSError, ValueError, ImportError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise Refused(f"the model in {model} cannot be loaded: {first}", "check the folder's files") from error
-    return loaded.eval()
 
 
 def _difference(model: Any, text: Continued) -> float:

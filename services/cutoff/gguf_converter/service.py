@@ -13,6 +13,7 @@ from cutoff.artifacts import Roots
 from cutoff.gguf_converter.install import remove_leftovers, uninstall_gguf
 from cutoff.gguf_converter.install_checks import check_install, requested_spec
 from cutoff.gguf_converter.install_records import RECORDS
+from cutoff.gguf_converter.model_checks import check_model
 from cutoff.stage import server
 from cutoff.stage.runs import Runs
 from cutoff.v1 import gguf_converter_pb2, gguf_converter_pb2_grpc
@@ -45,6 +46,13 @@ class GgufConverterServicer(gguf_converter_pb2_grpc.GgufConverterServiceServicer
         """Says whether a model could be installed."""
         folder = await asyncio.to_thread(check_install, self._roots, request)
         return gguf_converter_pb2.CheckInstallResponse(folder=str(folder))
+
+    async def CheckModel(
+        self, request: gguf_converter_pb2.CheckModelRequest, context: Any
+    ) -> gguf_converter_pb2.CheckModelResponse:
+        """Says whether a model could be converted."""
+        version = await asyncio.to_thread(check_model, self._roots, request)
+        return gguf_converter_pb2.CheckModelResponse(llama_cpp=version)
 
     async def Install(
         self, request: gguf_converter_pb2.InstallRequest, context: Any

@@ -8,6 +8,7 @@ may stay below them.
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from cutoff.errors import CheckFailed
+from cutoff.llama_cpp import concurrently
 
 _PIECE = 1 << 22
-"""Weights compared together."""
+"""Weights compared together, by each thread."""
 
 _LIMITS = ((16.0, 0.01), (8.0, 0.05), (6.0, 0.1), (5.0, 0.15), (4.0, 0.3), (3.0, 0.5), (2.0, 0.8))
 """Bits per weight of a tensor's type, and the relative error (root mean square) above which it is no rounding:
@@ -73,11 +75,19 @@ def read_tensors(path: Path, on_tensor: Callable[[int, int], None], whole: Path 
     if source is not None:
         _require_same_tables(path, reader, source)
     sources = {tensor.name: tensor for tensor in source.tensors} if source else {}
+
+    def look_at(tensor: Any) -> float | CheckFailed:
+        try:
+            return _difference(path, tensor, sources.get(tensor.name))
+        except CheckFailed as damaged:
+            return damaged
+
     worst, worst_error = "", 0.0
-    for done, tensor in enumerate(reader.tensors, 1):
-        difference = _difference(path, tensor, sources.get(tensor.name))
-        if difference > worst_error:
-            worst, worst_error = str(tensor.name), difference
+    for done, (index, found) in enumerate(concurrently(look_at, reader.tensors, len(os.sched_getaffinity(0))), 1):
+        if isinstance(found, CheckFailed):
+            raise found
+        if found > worst_error:
+            worst, worst_error = str(reader.tensors[index].name), found
         on_tensor(done, len(reader.tensors))
     types = Counter(str(tensor.tensor_type.name) for tensor in reader.tensors)
     weights = sum(int(tensor.n_elements) for tensor in reader.tensors)

@@ -19,9 +19,9 @@ from cutoff.gguf_converter.install_records import RECORDS
 from cutoff.gguf_converter.lmstudio import ask_configured
 from cutoff.gguf_converter.metadata import Facts
 from cutoff.gguf_converter.order import Order
-from cutoff.gguf_converter.quant_types import file_name
 from cutoff.gguf_converter.record import MANIFEST
 from cutoff.llama_cpp import LlamaCpp
+from cutoff.spec.quantizations import file_name
 from cutoff.stage.context import RunContext
 from cutoff.v1 import gguf_converter_pb2, job_pb2
 

@@ -5,6 +5,7 @@ Nothing here imports torch.
 
 from cutoff.hub.allowed_folder import allowed_folder
 from cutoff.hub.base_model import BaseModel, local_base_model, resolve_base_model
+from cutoff.hub.causal_lm import load_causal_lm
 from cutoff.hub.model_card import license_of
 from cutoff.hub.model_folder import check_model_folder, weights_digest
 from cutoff.hub.quantized_base import TrainedOn, bits_and_bytes
@@ -22,6 +23,7 @@ __all__ = [
     "carry_tokenizer",
     "check_model_folder",
     "license_of",
+    "load_causal_lm",
     "load_tokenizer",
     "local_base_model",
     "resolve_base_model",

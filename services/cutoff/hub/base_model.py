@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutoff.hub.fetch import Progress, fetch
+from cutoff.hub.fetch import BeforeWeights, Progress, allow, fetch
 from cutoff.hub.model_folder import check_model_folder, weight_files
 
 __all__ = ["BaseModel", "Progress", "check_model_folder", "local_base_model", "resolve_base_model", "weight_files"]
@@ -34,12 +34,13 @@ def local_base_model(name: str) -> BaseModel | None:
     return None
 
 
-def resolve_base_model(name: str, on_bytes: Progress | None = None) -> BaseModel:
+def resolve_base_model(name: str, on_bytes: Progress | None = None, before_weights: BeforeWeights = allow) -> BaseModel:
     """Finds a base model's files; fetches a hub model into the shared cache (HF_HOME) when they are not there.
 
     Args:
         name: A folder, or a hub id, optionally with @revision.
         on_bytes: Told how far the fetching is.
+        before_weights: Told what is to be fetched, before any weights are; what it raises stops that.
 
     Raises:
         NotFound: There is no such folder, model or revision, or it would have to be fetched and HF_HUB_OFFLINE is set.
@@ -54,6 +55,6 @@ def resolve_base_model(name: str, on_bytes: Progress | None = None) -> BaseModel
         check_model_folder(local.path)
         return local
     hub_id, _, revision = name.partition("@")
-    snapshot = fetch(hub_id, revision or None, on_bytes or (lambda _done, _total: None))
+    snapshot = fetch(hub_id, revision or None, on_bytes or (lambda _done, _total: None), before_weights)
     check_model_folder(snapshot.folder)
     return BaseModel(snapshot.folder, hub_id, snapshot.commit)

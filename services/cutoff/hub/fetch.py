@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cutoff.artifacts import require_space
+from cutoff.artifacts import DiskNeed, require_space
 from cutoff.errors import CutoffError, Fault, InvalidInput, NotFound, Refused, Unavailable
 from cutoff.hub.download import download, is_hash
 from cutoff.hub.hub_errors import hub_errors
@@ -30,8 +31,16 @@ _TIMEOUT = 20.0
 Progress = Callable[[int, int], None]
 """Told (bytes that are there, bytes in all)."""
 
+BeforeWeights = Callable[[DiskNeed, Path, int], None]
+"""Told (what is to come, the folder that has everything but weights, bytes of all weights); raises to stop it."""
 
-def fetch(hub_id: str, revision: str | None, on_bytes: Progress) -> Snapshot:
+
+def allow(need: DiskNeed, folder: Path, weights_bytes: int) -> None:
+    """Lets anything be fetched."""
+    del need, folder, weights_bytes
+
+
+def fetch(hub_id: str, revision: str | None, on_bytes: Progress, before_weights: BeforeWeights = allow) -> Snapshot:
     """Resolves a revision to a commit, and fetches what lacks of it.
 
     A commit that the cache has complete is taken from there without asking anybody.
@@ -40,9 +49,10 @@ def fetch(hub_id: str, revision: str | None, on_bytes: Progress) -> Snapshot:
         hub_id: "owner/name".
         revision: A branch, tag or commit; None is the default branch.
         on_bytes: Told how far the fetching is; not called when everything is there.
+        before_weights: Called once before any weights are fetched; not when none lack.
 
     Raises:
-        CutoffError: As `resolve_base_model` says.
+        CutoffError: As `resolve_base_model` says, or as `before_weights` raises.
     """
     from httpx2 import HTTPError  # what huggingface_hub speaks through
     from huggingface_hub import HfApi, errors
@@ -70,7 +80,7 @@ def fetch(hub_id: str, revision: str | None, on_bytes: Progress) -> Snapshot:
         if not is_commit(info.sha):
             raise Refused(f"the hub names no commit of {hub_id}, but {_shown(info.sha)}", _FAITHFUL)
         snapshot = Snapshot(hub_id, str(info.sha))
-        _fetch_files(snapshot, _wanted_files(info, snapshot), _hashes(info), on_bytes)
+        _fetch_files(snapshot, _wanted_files(info, snapshot), _hashes(info), on_bytes, before_weights)
         snapshot.remember(revision)
     return snapshot
 
@@ -129,19 +139,29 @@ def _fits(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
 
 
-def _fetch_files(snapshot: Snapshot, sizes: Mapping[str, int], hashes: Mapping[str, str], on_bytes: Progress) -> None:
+def _fetch_files(
+    snapshot: Snapshot,
+    sizes: Mapping[str, int],
+    hashes: Mapping[str, str],
+    on_bytes: Progress,
+    before_weights: BeforeWeights,
+) -> None:
     total = sum(sizes.values())
     with snapshot.locked(lambda: on_bytes(snapshot.bytes_there(sizes, hashes), total)):
         lacking = snapshot.lacking(sizes)
         if not lacking:
             return
         snapshot.want(sizes)
-        _require_room(snapshot, lacking, hashes)
+        needed = max(0, sum(lacking.values()) - snapshot.come_of(lacking, hashes))
+        if needed:
+            require_space(snapshot.blobs, needed, f"fetching {snapshot.hub_id}")
         done = total - sum(lacking.values())
         described = False
         for name, size in lacking.items():
             if name.endswith(".safetensors") and not described:
                 check_description(snapshot.folder)
+                weights = sum(size for name, size in sizes.items() if name.endswith(".safetensors"))
+                before_weights(DiskNeed("base model", snapshot.blobs, needed), snapshot.folder, weights)
                 described = True
             _fetch_file(snapshot, name, size, _beside(done, total, on_bytes))
             done += size
@@ -151,12 +171,6 @@ def _fetch_files(snapshot: Snapshot, sizes: Mapping[str, int], hashes: Mapping[s
 def _beside(done: int, total: int, on_bytes: Progress) -> Callable[[int], None]:
     """Tells of one file's bytes as of all that have come."""
     return lambda here: on_bytes(done + here, total)
-
-
-def _require_room(snapshot: Snapshot, lacking: Mapping[str, int], hashes: Mapping[str, str]) -> None:
-    needed = sum(lacking.values()) - snapshot.come_of(lacking, hashes)
-    if needed > 0:
-        require_space(snapshot.blobs, needed, f"fetching {snapshot.hub_id}")
 
 
 def _fetch_file(snapshot: Snapshot, name: str, size: int, on_bytes: Callable[[int], None]) -> None:

@@ -12,9 +12,12 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cutoff.hub.model_folder import weight_files
+
+ELEMENT_BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "bfloat16": 2, "float16": 2})
 
 _NORMS = {"gemma2": 4}
 """Norms per layer where there are not two."""

@@ -7,7 +7,7 @@ parent and stop when the main thread is interrupted.
 
 from cutoff.llama_cpp.chat import ChatClient, Completion, Message, RequestFailed
 from cutoff.llama_cpp.concurrently import concurrently
-from cutoff.llama_cpp.convert import OutType, convert
+from cutoff.llama_cpp.convert import OutType, convert, require_known
 from cutoff.llama_cpp.imatrix import Perplexity, importance_matrix, perplexity
 from cutoff.llama_cpp.location import LlamaCpp, allowed_folders, pinned_version
 from cutoff.llama_cpp.programs import run_program
@@ -33,6 +33,7 @@ __all__ = [
     "perplexity",
     "pinned_version",
     "quantize",
+    "require_known",
     "run_program",
     "serve",
 ]

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from cutoff.errors import ProgramFailed, Refused
+from cutoff.hub.remote_code import read_json
 from cutoff.llama_cpp.location import LlamaCpp
 from cutoff.llama_cpp.programs import run_program
 
@@ -40,6 +42,15 @@ _REMEDIES = {
     "SafetensorError": "a weight file is damaged: merge again",
     "FileNotFoundError": "check that all files of the model, its tokenizer too, are in its folder",
 }
+
+_UNKNOWN = (
+    (re.compile(r"BPE pre-tokenizer was not recognized"), "tokenizer"),
+    (re.compile(r"Model (\S+) is not supported"), "architecture"),
+    (re.compile(r"FileNotFoundError: (?:File not found: |Cannot find )(.+)"), "tokenizer"),
+)
+"""What the script says of a model that it cannot convert, whatever its weights."""
+_FINGERPRINT = re.compile(r"chkhsh:\s+(\w+)")
+"""How it names a pre-tokenizer: the SHA-256 of the ids of a fixed text (get_vocab_base_pre)."""
 
 
 def ignore(line: str) -> None:
@@ -81,8 +92,6 @@ def convert(
         elif line.startswith("WARNING") and _NO_SCALING not in line:
             on_note(line)
 
-    # A checkout of the user's own imports its own gguf-py, which may be newer than the one installed here.
-    environment = {**_OFFLINE, **_NO_CODE, "PYTHONPATH": str(llama.folder / "gguf-py")}
     with tempfile.TemporaryDirectory(prefix="cutoff-") as scratch:
         for file, values in (("general.json", general), ("own.json", own)):
             (Path(scratch) / file).write_text(json.dumps(dict(values or {})), encoding="utf-8")
@@ -91,4 +100,58 @@ def convert(
             *(str(llama.convert_script), str(model), "--outfile", str(target), "--outtype", out_type),
             *("--model-name", name, "--metadata", f"{scratch}/general.json"),
         ]
-        run_program(command, f"converting {model} to GGUF", on_line, environment, _REMEDIES)
+        run_program(command, f"converting {model} to GGUF", on_line, _environment(llama), _REMEDIES)
+
+
+def require_known(llama: LlamaCpp, folder: Path, name: str) -> None:
+    """Refuses a model whose tokenizer or architecture llama.cpp does not know, without its weights and in seconds.
+
+    The script's own conversion of the vocabulary decides (--vocab-only): a BPE tokenizer is known by the ids that it
+    makes of a fixed text, a SentencePiece one by its file, an architecture by its name in config.json.
+
+    Args:
+        llama: The llama.cpp that is to convert it.
+        folder: Its config.json and tokenizer files.
+        name: What the user calls it.
+
+    Raises:
+        Refused: It is not known; the message says what of it, the remedy what to do.
+        OutOfMemory, DiskFull: As `run_program`.
+        ProgramFailed: The script failed otherwise: that may be for want of the weights.
+    """
+    said: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="cutoff-") as scratch:
+        (Path(scratch) / "own.json").write_text("{}", encoding="utf-8")
+        command = [
+            *(sys.executable, "-P", str(_WITH_METADATA), f"{scratch}/own.json"),
+            *(str(llama.convert_script), str(folder), "--outfile", f"{scratch}/vocabulary.gguf", "--vocab-only"),
+        ]
+        try:
+            run_program(command, f"reading the vocabulary of {name}", said.append, _environment(llama), _REMEDIES)
+        except ProgramFailed as error:
+            refused = _unknown("\n".join(said), folder, name, llama.version())
+            if refused is None:
+                raise
+            raise refused from error
+
+
+def _unknown(said: str, folder: Path, name: str, version: str) -> Refused | None:
+    """What the script does not know of a model; None where it failed in another way."""
+    what = next((what for words, what in _UNKNOWN if words.search(said)), None)
+    if what is None:
+        return None
+    if what == "architecture":
+        named = ", ".join(map(str, read_json(folder / "config.json").get("architectures") or []))
+    else:
+        fingerprint = _FINGERPRINT.search(said)
+        named = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class") or "of no named class")
+        named += f", pre-tokenizer {fingerprint[1][:12]}..." if fingerprint else ""
+    return Refused(
+        f"llama.cpp {version} does not know the {what} of {name} ({named}): it could be trained, and not converted",
+        f"take another base model (docs/models.md), {_UPDATE}",
+    )
+
+
+def _environment(llama: LlamaCpp) -> dict[str, str]:
+    """A checkout of the user's own imports its own gguf-py, which may be newer than the one installed here."""
+    return {**_OFFLINE, **_NO_CODE, "PYTHONPATH": str(llama.folder / "gguf-py")}

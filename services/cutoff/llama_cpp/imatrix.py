@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,9 @@ _TRIES = 3
 says no result (measured)."""
 
 _CHUNKS = re.compile(r"computing over (\d+) chunks, n_ctx=(\d+)")
-_DONE = re.compile(r"\[(\d+)\]")
+_DONE = re.compile(r"\[(\d+)\][^\[\s]*,")
+"""A chunk that is done, with the perplexity so far: many stand in one line, which ends after every tenth only."""
+
 _FINAL = re.compile(r"Final estimate: PPL = (\S+) \+/- (\S+)")
 _REMEDIES = {
     "failed to load": "the GGUF may be damaged, or made for another version of llama.cpp: convert again",
@@ -100,7 +101,8 @@ def importance_matrix(
         ProgramFailed, OutOfMemory, DiskFull: llama-imatrix failed.
         CheckFailed: It wrote nothing.
     """
-    _run(llama, gguf, text, target, context, threads, on_progress, ("--no-ppl",))
+    # Its perplexity is measured on the way, because llama-imatrix tells how far it is with that only.
+    _run(llama, gguf, text, target, context, threads, on_progress)
     if not target.is_file():
         raise CheckFailed(f"llama-imatrix wrote no importance matrix of {gguf.name}", "give a longer text")
 
@@ -112,8 +114,7 @@ def _run(
     target: Path,
     context: int,
     threads: int,
-    on_progress: Callable[[int, int], None],
-    options: tuple[str, ...] = (),
+    on_progress: OnProgress,
 ) -> Perplexity | None:
     chunks, size = 0, context
     result: Perplexity | None = None
@@ -124,13 +125,17 @@ def _run(
             chunks, size = int(found[1]), int(found[2])
         elif found := _FINAL.search(line):
             result = Perplexity(float(found[1]), float(found[2]), chunks * size)
-        elif line.startswith("[") and chunks:
-            on_progress(int(_DONE.findall(line)[-1]), chunks)
+        else:
+            on_part(line)
+
+    def on_part(line: str) -> None:
+        if line.startswith("[") and chunks and (done := _DONE.findall(line)):
+            on_progress(min(int(done[-1]), chunks), chunks)
 
     command = [
         *(str(llama.imatrix), "--model", str(gguf), "--file", str(text), "--output-file", str(target)),
         *("--ctx-size", str(context), "--batch-size", str(context), "--threads", str(threads), "--parse-special"),
-        *("--poll", "0", "--device", "none", "--offline", *options),
+        *("--poll", "0", "--device", "none", "--offline"),
     ]
-    run_program(command, f"reading {text.name} with {gguf.name}", on_line, remedies=_REMEDIES)
+    run_program(command, f"reading {text.name} with {gguf.name}", on_line, None, _REMEDIES, on_part)
     return result

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any
 
 from cutoff.errors import CutoffError, DiskFull, OutOfMemory, ProgramFailed
 from cutoff.process import stop_group, tethered
 
 OnLine = Callable[[str], None]
+
+_READ = 1 << 16
+_LINE_ENDS = re.compile(r"[\r\n]+")
 
 _TAIL_LINES = 15
 """How much of a failed program's output an error repeats."""
@@ -30,6 +36,7 @@ def run_program(
     on_line: OnLine,
     environment: Mapping[str, str] | None = None,
     remedies: Mapping[str, str] | None = None,
+    on_part: OnLine | None = None,
 ) -> None:
     """Runs a program that dies with this process; stops it when the calling (main) thread is interrupted.
 
@@ -39,6 +46,7 @@ def run_program(
         on_line: Gets each line of its output, stdout and stderr as one; a carriage return ends a line too.
         environment: Variables set on top of this process' own.
         remedies: What to do when the output holds a text, by that text.
+        on_part: Gets what there is of a line that has not ended yet, whenever more of it has come.
 
     Raises:
         OutOfMemory: It was killed by SIGKILL, or said that memory ran out.
@@ -53,15 +61,14 @@ def run_program(
         stderr=subprocess.STDOUT,
         env={**os.environ, **(environment or {})},
         start_new_session=True,  # a group of its own, so that all it starts can be stopped with it
-        text=True,
-        encoding="utf-8",
-        errors="replace",
     )
     try:
-        for line in process.stdout or ():
-            if text := line.strip():
-                tail.append(text)
-                on_line(text)
+        for line, ended in _lines(process.stdout):
+            if ended:
+                tail.append(line)
+                on_line(line)
+            elif on_part:
+                on_part(line)
         process.wait()
     finally:
         stop(process)
@@ -69,7 +76,20 @@ def run_program(
         raise failure(what, process.returncode, tail, remedies or {})
 
 
-def stop(process: subprocess.Popen[str]) -> None:
+def _lines(stream: IO[bytes] | None) -> Iterator[tuple[str, bool]]:
+    """The lines of a pipe that are not blank, and whether each has ended."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    begun = ""
+    while chunk := os.read(stream.fileno(), _READ) if stream else b"":
+        *lines, begun = _LINE_ENDS.split(begun + decoder.decode(chunk))
+        yield from ((line.strip(), True) for line in lines if line.strip())
+        if begun.strip():
+            yield begun.strip(), False
+    if last := (begun + decoder.decode(b"", final=True)).strip():
+        yield last, True
+
+
+def stop(process: subprocess.Popen[Any]) -> None:
     """Ends a program and its group, and reaps it; does nothing to one that has ended."""
     if process.poll() is None:
         stop_group(process.pid, _GRACE)

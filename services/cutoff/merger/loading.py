@@ -1,4 +1,4 @@
-"""Loads models with transformers and peft: for the comparison, and for what is not merged tensor by tensor."""
+"""Loads models with their adapters: for the comparison, and for what is not merged tensor by tensor."""
 
 from __future__ import annotations
 
@@ -9,40 +9,13 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from cutoff.errors import Fault, InvalidInput, Refused
-from cutoff.hub import TrainedOn, bits_and_bytes, trusts_remote_code
+from cutoff.errors import Fault, InvalidInput
+from cutoff.hub import TrainedOn, bits_and_bytes, load_causal_lm
 
 _LACKS = re.compile(r"Found missing adapter keys while loading the checkpoint: \[(.+)\]", re.DOTALL)
 """How peft says it (PeftModel.from_pretrained)."""
-
-
-def load_model(
-    folder: Path, dtype: torch.dtype, device: str, packing: BitsAndBytesConfig | None = None
-) -> PreTrainedModel:
-    """Loads a model for answering.
-
-    Raises:
-        Refused: transformers cannot load it.
-    """
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=trusts_remote_code(folder),
-            local_files_only=True,
-            quantization_config=packing,
-            device_map={"": device} if packing else None,
-        )
-    except (OSError, ValueError, ImportError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise Refused(f"the model in {folder} cannot be loaded: {first}", "check the folder's files") from error
-    if not packing:
-        model.to(torch.device(device))  # type: ignore[arg-type]
-    model.eval()
-    return model
 
 
 def put_on(model: PreTrainedModel, adapter: Path) -> Any:
@@ -68,7 +41,7 @@ def load_adapted(base: Path, adapter: Path, dtype: torch.dtype, device: str) -> 
     Raises:
         Refused: transformers cannot load the base model.
     """
-    return put_on(load_model(base, dtype, device), adapter)
+    return put_on(load_causal_lm(base, dtype, device), adapter)
 
 
 def load_adapted_packed(base: Path, adapter: Path, trained_on: TrainedOn, device: str) -> Any:
@@ -98,4 +71,4 @@ def load_adapted_unpacked(base: Path, adapter: Path, trained_on: TrainedOn, dtyp
 def _load_packed(base: Path, trained_on: TrainedOn, device: str) -> PreTrainedModel:
     dtype: torch.dtype = getattr(torch, trained_on.dtype)
     compute = torch.bfloat16 if device == "cpu" else dtype
-    return load_model(base, dtype, device, bits_and_bytes(trained_on.quantization, compute))
+    return load_causal_lm(base, dtype, device, bits_and_bytes(trained_on.quantization, compute))

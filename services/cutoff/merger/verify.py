@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from cutoff.datasets import DOCUMENT_QUESTIONS, PromptTemplate
 from cutoff.errors import CheckFailed
-from cutoff.hub import PROBE_QUESTIONS, TrainedOn
+from cutoff.hub import PROBE_QUESTIONS, TrainedOn, load_causal_lm
 from cutoff.merger.answers import count_equal, greedy, scored
-from cutoff.merger.loading import load_adapted, load_adapted_packed, load_adapted_unpacked, load_model
+from cutoff.merger.loading import load_adapted, load_adapted_packed, load_adapted_unpacked
 from cutoff.merger.verified import Verified
 from cutoff.stage.report import Counter
 
@@ -87,7 +87,7 @@ def verify(comparison: Comparison, template: PromptTemplate, loaded: Counter) ->
         untrained = last_logits(model, prompts)
     del model
     loaded.at(comparison.models - 1)
-    reloaded = load_model(comparison.merged, comparison.working, comparison.device)
+    reloaded = load_causal_lm(comparison.merged, comparison.working, comparison.device)
     found = last_logits(reloaded, prompts)
     difference, kl = compare(wanted, found, comparison.dtype)
     equal = count_equal(said, [scored(reloaded, each.prompt, each.tokens) for each in said], comparison.dtype)

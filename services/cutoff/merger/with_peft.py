@@ -9,7 +9,8 @@ import torch
 from transformers import GenerationConfig
 
 from cutoff.errors import CheckFailed
-from cutoff.merger.loading import load_model, put_on
+from cutoff.hub import load_causal_lm
+from cutoff.merger.loading import put_on
 from cutoff.merger.shards import SHARD_BYTES
 
 
@@ -30,7 +31,7 @@ def merge_with_peft(base: Path, adapter: Path, folder: Path, working: torch.dtyp
     """
     wider = "merge with --dtype bfloat16 (merge.dtype: bfloat16), which holds larger numbers"
     remedy = wider if target == torch.float16 else "train the adapter again with a lower learning rate"
-    loaded: Any = load_model(base, working, "cpu")
+    loaded: Any = load_causal_lm(base, working)
     untied = _untie(loaded)
     model = put_on(loaded, adapter)
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import re
 import sys
 from contextlib import suppress
@@ -17,8 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cutoff.artifacts import Roots
-from cutoff.errors import NotFound, Refused
+from cutoff.artifacts import Roots, require_makeable
+from cutoff.errors import NotFound
 from cutoff.spec import JobSpec, parse_job
 from cutoff.stage.report import Reporter
 from cutoff.stage.terminal import run_in_terminal
@@ -44,7 +43,7 @@ def finetune(options: argparse.Namespace, report: Reporter) -> None:
     resume, folder = _resume(options, report)
     folder = folder or output_dir(options)
     check_folder(folder, resume)
-    check_makeable(folder)
+    require_makeable(folder, "choose another --output_dir")
     prepared = prepare(spec, None, report)
     from cutoff.trainer import launch
     from cutoff.trainer.model import available_devices
@@ -69,19 +68,6 @@ def finetune(options: argparse.Namespace, report: Reporter) -> None:
         with suppress(OSError):  # it holds something, as a rule
             folder.rmdir()
     print(json.dumps({**asdict(result), "adapter": str(result.adapter)}, indent=2))
-
-
-def check_makeable(folder: Path) -> None:
-    """Refuses an output folder that cannot be made or written, before hours of work; makes nothing.
-
-    Raises:
-        Refused: With the folder that is in the way.
-    """
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise Refused(f"{folder} cannot be made: {nearest} is not a folder", "choose another --output_dir")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise Refused(f"{folder} cannot be made: {nearest} cannot be written", "choose another --output_dir")
 
 
 def parser() -> argparse.ArgumentParser:

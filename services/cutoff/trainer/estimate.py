@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from cutoff.hub.shape import ModelShape
+from cutoff.hub.shape import ELEMENT_BYTES, ModelShape
 
 Quantization = Literal["none", "8bit", "4bit"]
 
 GIB = 1 << 30
-ELEMENT_BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "bfloat16": 2, "float16": 2})
 
 PACKED_BYTES: Mapping[str, float] = MappingProxyType({"4bit": 0.5 + 0.127 / 8, "8bit": 1.0})
 """Bytes per packed weight. 4bit: NF4 with doubly quantized scales, 0.127 bits a weight (QLoRA, arXiv 2305.14314,
@@ -26,12 +25,6 @@ section 3); 8bit: LLM.int8 (arXiv 2208.07339), a scale per row."""
 
 ADAPTER_BYTES = 4 + 4 + 8
 """Per adapter parameter: weight, gradient, AdamW's two moments (arXiv 1711.05101), all in float32."""
-
-CHECKPOINT_BYTES = 4 + 8
-"""Per adapter parameter on the disk: weight and moments."""
-
-KEPT_CHECKPOINTS = 4
-"""The newest three, and the best where it is none of them."""
 
 CONTEXT_BYTES: Mapping[str, int] = MappingProxyType({"cpu": GIB * 6 // 10, "cuda": GIB * 8 // 10})
 """What a process holds without a model: torch and transformers on the CPU (0.5 GB measured); on a GPU the driver's
@@ -181,8 +174,3 @@ def seconds_for(flops: float, peak: float, device: str, quantization: str = "non
 def optimizer_steps(examples: int, per_step: int, epochs: float) -> int:
     """Optimizer steps of a run, the last one of an epoch a smaller one."""
     return math.ceil(epochs * math.ceil(examples / per_step)) if examples else 0
-
-
-def checkpoint_bytes(shape: ModelShape, rank: int) -> float:
-    """What a run's checkpoints and its final adapter take on the disk at the most."""
-    return shape.lora_parameters(rank) * (CHECKPOINT_BYTES * KEPT_CHECKPOINTS + 4)

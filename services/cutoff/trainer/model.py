@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations.liger import apply_liger_kernel
 from transformers.utils.import_utils import is_liger_kernel_available
 
 from cutoff.errors import Refused
-from cutoff.hub import bits_and_bytes, trusts_remote_code
+from cutoff.hub import bits_and_bytes, load_causal_lm
 from cutoff.spec import TrainSpec
 from cutoff.trainer.platforms import CPU, Platform, detect
 
@@ -77,7 +77,7 @@ def available_devices() -> tuple[str, ...]:
 
 
 def load_base(path: Path, spec: TrainSpec, on: Hardware, attention: str | None) -> PreTrainedModel:
-    """Loads the frozen base model onto its device; safetensors only, code of its own only if it is on the allow-list.
+    """Loads the frozen base model onto its device, as `load_causal_lm` does.
 
     Args:
         path: The model's folder.
@@ -89,20 +89,7 @@ def load_base(path: Path, spec: TrainSpec, on: Hardware, attention: str | None) 
         Refused: transformers cannot load it.
     """
     quantization = bits_and_bytes(spec.quantization, torch.bfloat16 if on.on_cpu else on.dtype)
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=on.dtype,
-            use_safetensors=True,
-            trust_remote_code=trusts_remote_code(path),
-            local_files_only=True,
-            quantization_config=quantization,
-            device_map={"": str(on.device)} if quantization or not on.on_cpu else None,
-            attn_implementation=attention,
-        )
-    except (OSError, ValueError, ImportError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise Refused(f"the model in {path} cannot be loaded: {first}", "choose another base model") from error
+    model = load_causal_lm(path, on.dtype, str(on.device), quantization, attention)
     model.config.use_cache = False
     if on.platform.liger and is_liger_kernel_available():
         apply_liger_kernel(model, {"fused_linear_cross_entropy": False, "cross_entropy": False})

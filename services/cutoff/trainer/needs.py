@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cutoff.datasets import EncodedJob
 from cutoff.hub.remote_code import read_json
-from cutoff.hub.shape import ModelShape, shape_of
+from cutoff.hub.shape import ELEMENT_BYTES, ModelShape, shape_of
 from cutoff.spec import JobSpec, TrainSpec
 from cutoff.trainer import estimate
 from cutoff.trainer.estimate import Batch
@@ -55,6 +55,6 @@ def training_bytes(shape: ModelShape, train: TrainSpec, longest: int, answers: f
 
 def answering_bytes(shape: ModelShape, tokens: int) -> int:
     """A 16-bit model, and the keys and values of a batch of questions with so many tokens each, answers included."""
-    element = estimate.ELEMENT_BYTES[_DTYPE]
+    element = ELEMENT_BYTES[_DTYPE]
     cache = 2 * shape.layers * shape.kv_heads * shape.head_width * element * _ANSWERED_AT_ONCE * tokens
     return int(shape.parameters * element + cache + estimate.CONTEXT_BYTES["cuda"])

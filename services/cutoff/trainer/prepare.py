@@ -28,10 +28,12 @@ from cutoff.datasets.examples import Faults
 from cutoff.errors import Fault, InvalidInput
 from cutoff.hub import BaseModel, check_model_folder, resolve_base_model
 from cutoff.hub.base_model import Progress
+from cutoff.hub.fetch import allow
 from cutoff.spec import JobSpec
 from cutoff.stage.report import Counter, Reporter
 from cutoff.trainer.needs import memory_needs
 from cutoff.trainer.provenance import DataFile, data_files
+from cutoff.trainer.room import JobRoom
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,13 @@ class Prepared:
     """Bytes of a GPU that training and evaluating need; empty for a kind of model that has no estimate."""
 
 
-def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: Path | None = None) -> Prepared:
+def prepare(
+    spec: JobSpec,
+    datasets_root: Path | None,
+    report: Reporter,
+    cache: Path | None = None,
+    room: JobRoom | None = None,
+) -> Prepared:
     """Checks a job's data and model; fetches the model when it is not there, and tokenizes the data.
 
     Args:
@@ -65,12 +73,13 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: 
         datasets_root: What dataset paths are relative to; None takes them as they are.
         report: Hears of the progress and of warnings.
         cache: The cache root, where the tokenized data is kept; CUTOFF_CACHE by default.
+        room: Is asked for room for the whole job; without it only the fetching asks, for itself.
 
     Raises:
         InvalidInput: With every fault of data and model.
         NotFound: There is no such model.
         Refused: The model is gated, or cannot be trained with this prompt format.
-        DiskFull: The cache has no room for the model.
+        DiskFull: There is no room for the model, or for what the job makes.
         Unavailable: The hub does not answer.
     """
     cache = cache or Roots.from_environment().cache
@@ -79,7 +88,9 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: 
     _check_input(spec, datasets_root, cache, on_progress)
     report.log(f"looking for {spec.base_model}")
     with _fetching(report) as on_bytes:
-        model = resolve_base_model(spec.base_model, on_bytes)
+        model = resolve_base_model(spec.base_model, on_bytes, room.before_weights if room else allow)
+    if room:
+        room.with_model(model.path)
     template = load_template(model.path, spec.train.prompt_format)
     limit, seed = spec.train.max_seq_length, spec.train.seed
     job = load_encoded_job(spec.dataset, datasets_root, template, model.path, limit, seed, cache, on_progress)
@@ -92,7 +103,7 @@ def prepare(spec: JobSpec, datasets_root: Path | None, report: Reporter, cache: 
         report.warn(line)
     return Prepared(
         model=model,
-        data=data_files(spec, datasets_root, found),
+        data=data_files(spec, datasets_root, found, job.hashes),
         counts=counts_of(job),
         probe_questions=job.probe_questions,
         warnings=warnings,

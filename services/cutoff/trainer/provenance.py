@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cutoff.artifacts import inside, sha256_of
 from cutoff.datasets import DataReport
-from cutoff.datasets.examples import Faults
-from cutoff.datasets.job_files import job_files
 from cutoff.spec import JobSpec
 
 
@@ -24,22 +23,22 @@ class DataFile:
     sha256: str
 
 
-def data_files(spec: JobSpec, root: Path | None, report: DataReport) -> tuple[DataFile, ...]:
+def data_files(
+    spec: JobSpec, root: Path | None, report: DataReport, hashes: Sequence[tuple[str, str, str]]
+) -> tuple[DataFile, ...]:
     """Every file a job reads.
 
     Args:
         spec: The job.
         root: What dataset paths are relative to; None takes them as they are.
         report: Counted their examples.
+        hashes: Field, name and SHA-256 of each file of `dataset`, which were read already.
 
     Raises:
-        OSError: A file cannot be read.
+        OSError: A file of questions cannot be read.
     """
     counted = {file.field: file.examples for file in report.files}
-    trained = [
-        DataFile(f"dataset.{field}", name, counted.get(field, 0), sha256)
-        for field, name, sha256 in job_files(spec.dataset, root, Faults()).digests()
-    ]
+    trained = [DataFile(f"dataset.{field}", name, counted.get(field, 0), sha256) for field, name, sha256 in hashes]
     asked = {"evaluate.test_file": spec.evaluate.test_file, "evaluate.heldout_file": spec.evaluate.heldout_file}
     return (*trained, *(_asked(field, name, root) for field, name in asked.items() if name is not None))
 

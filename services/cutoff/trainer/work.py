@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cutoff.artifacts import inside, publishing, resolved
-from cutoff.hub import allowed_folder, license_of
+from cutoff.artifacts import inside, publishing, publishing_folder, resolved
+from cutoff.hub import allowed_folder, license_of, tokenizer_files
+from cutoff.hub.shape import stored_parameters
 from cutoff.spec import JobSpec, TrainSpec, spec_from_proto
 from cutoff.stage.context import RunContext
 from cutoff.telemetry import before_import
@@ -16,6 +18,7 @@ from cutoff.trainer import prepare as preparation
 from cutoff.trainer.checkpoints import check_whole, newest_valid_of
 from cutoff.trainer.estimate import GIB
 from cutoff.trainer.plan import TrainingPlan
+from cutoff.trainer.room import JobRoom
 from cutoff.v1 import trainer_pb2
 
 
@@ -28,7 +31,7 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
     named = spec.train.resume_from_checkpoint
     if named:
         check_whole(inside(run.roots.artifacts, named))
-    prepared = preparation.prepare(spec, run.roots.datasets, run.report)
+    prepared = preparation.prepare(spec, run.roots.datasets, run.report, room=JobRoom(spec, run.roots))
     return {
         "model_path": str(prepared.model.path),
         "model": prepared.model.name,
@@ -40,8 +43,21 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
         "example": prepared.example,
         "license": license_of(prepared.model.path),
         "memory": prepared.memory,
+        "parameters": stored_parameters(prepared.model.path),
+        "description": _description(run, prepared.model.path),
         **{name: _published(run, f"{name}.txt", getattr(prepared, name)) for name in ("calibration", "validation")},
     }
+
+
+def _description(run: RunContext, model: Path) -> str:
+    """Copies what llama.cpp knows a model by, without its weights, to where the converter can read it."""
+    folder = run.folder / "description"
+    with publishing_folder(folder) as partial:
+        for path in (model / "config.json", *tokenizer_files(model)):
+            copy = partial / path.relative_to(model)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)
+    return str(folder.resolve().relative_to(run.roots.artifacts.resolve()))
 
 
 def _published(run: RunContext, name: str, text: str) -> str:

@@ -93,6 +93,22 @@ class CheckInstallResponse(_message.Message):
     folder: str
     def __init__(self, folder: _Optional[str] = ...) -> None: ...
 
+class CheckModelRequest(_message.Message):
+    __slots__ = ("spec", "description", "parameters")
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    spec: _job_pb2.JobSpec
+    description: str
+    parameters: int
+    def __init__(self, spec: _Optional[_Union[_job_pb2.JobSpec, _Mapping]] = ..., description: _Optional[str] = ..., parameters: _Optional[int] = ...) -> None: ...
+
+class CheckModelResponse(_message.Message):
+    __slots__ = ("llama_cpp",)
+    LLAMA_CPP_FIELD_NUMBER: _ClassVar[int]
+    llama_cpp: str
+    def __init__(self, llama_cpp: _Optional[str] = ...) -> None: ...
+
 class InstallRequest(_message.Message):
     __slots__ = ("run", "spec", "gguf", "sha256", "quant_type", "question")
     RUN_FIELD_NUMBER: _ClassVar[int]

@@ -49,6 +49,11 @@ class GgufConverterServiceStub:
                 request_serializer=cutoff_dot_v1_dot_gguf__converter__pb2.CheckInstallRequest.SerializeToString,
                 response_deserializer=cutoff_dot_v1_dot_gguf__converter__pb2.CheckInstallResponse.FromString,
                 _registered_method=True)
+        self.CheckModel = channel.unary_unary(
+                '/cutoff.v1.GgufConverterService/CheckModel',
+                request_serializer=cutoff_dot_v1_dot_gguf__converter__pb2.CheckModelRequest.SerializeToString,
+                response_deserializer=cutoff_dot_v1_dot_gguf__converter__pb2.CheckModelResponse.FromString,
+                _registered_method=True)
         self.Install = channel.unary_stream(
                 '/cutoff.v1.GgufConverterService/Install',
                 request_serializer=cutoff_dot_v1_dot_gguf__converter__pb2.InstallRequest.SerializeToString,
@@ -87,6 +92,14 @@ class GgufConverterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckModel(self, request, context):
+        """Answers in seconds, before training, whether the job's llama.cpp knows a model's tokenizer and architecture, and
+        whether there is room for everything the job makes and installs; FAILED_PRECONDITION or RESOURCE_EXHAUSTED if not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Install(self, request, context):
         """Puts one GGUF into <models>/<publisher>/<model_name>/<model_name>-<TYPE>.gguf by write-then-rename, and asks
         the LM Studio that is configured one question.
@@ -119,6 +132,11 @@ def add_GgufConverterServiceServicer_to_server(servicer, server):
                     servicer.CheckInstall,
                     request_deserializer=cutoff_dot_v1_dot_gguf__converter__pb2.CheckInstallRequest.FromString,
                     response_serializer=cutoff_dot_v1_dot_gguf__converter__pb2.CheckInstallResponse.SerializeToString,
+            ),
+            'CheckModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckModel,
+                    request_deserializer=cutoff_dot_v1_dot_gguf__converter__pb2.CheckModelRequest.FromString,
+                    response_serializer=cutoff_dot_v1_dot_gguf__converter__pb2.CheckModelResponse.SerializeToString,
             ),
             'Install': grpc.unary_stream_rpc_method_handler(
                     servicer.Install,
@@ -212,6 +230,33 @@ class GgufConverterService:
             '/cutoff.v1.GgufConverterService/CheckInstall',
             cutoff_dot_v1_dot_gguf__converter__pb2.CheckInstallRequest.SerializeToString,
             cutoff_dot_v1_dot_gguf__converter__pb2.CheckInstallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cutoff.v1.GgufConverterService/CheckModel',
+            cutoff_dot_v1_dot_gguf__converter__pb2.CheckModelRequest.SerializeToString,
+            cutoff_dot_v1_dot_gguf__converter__pb2.CheckModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

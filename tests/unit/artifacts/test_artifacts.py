@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -30,6 +31,64 @@ def test_a_file_appears_complete_or_not_at_all(tmp_path):
         assert not path.exists()
     assert path.read_bytes() == b"all of it"
     assert [p.name for p in path.parent.iterdir()] == ["model.gguf"]
+
+
+def write_for_ever(path, begun, killed):
+    """Another process' writer; it is killed, or ends when told to."""
+    with publishing(path) as partial:
+        partial.write_text("theirs")
+        begun.set()
+        killed.wait()
+
+
+@pytest.fixture
+def other_writer(tmp_path):
+    """A process that is in the middle of writing model.gguf, and what lets it go on."""
+    methods = multiprocessing.get_context("spawn")
+    begun, go_on = methods.Event(), methods.Event()
+    process = methods.Process(target=write_for_ever, args=(tmp_path / "model.gguf", begun, go_on))
+    process.start()
+    assert begun.wait(60)
+    yield process, go_on
+    process.kill()
+    process.join()
+
+
+def test_two_processes_write_one_file_each_in_a_place_of_its_own(tmp_path, other_writer):
+    process, go_on = other_writer
+    path = tmp_path / "model.gguf"
+    with publishing(path) as partial:
+        partial.write_text("ours")
+        assert len(list(tmp_path.glob(".model.gguf.*.partial"))) == 2
+    assert path.read_text() == "ours"
+    go_on.set()
+    process.join(60)
+    assert process.exitcode == 0
+    assert path.read_text() == "theirs"  # whole, and the last
+    assert [p.name for p in tmp_path.iterdir()] == ["model.gguf"]
+
+
+def test_what_a_killed_writer_of_a_file_left_goes_with_the_next_one(tmp_path, other_writer):
+    process, _ = other_writer
+    process.kill()
+    process.join()
+    assert list(tmp_path.glob(".model.gguf.*.partial"))
+    with publishing(tmp_path / "model.gguf") as partial:
+        partial.write_text("ours")
+    assert [p.name for p in tmp_path.iterdir()] == ["model.gguf"]
+
+
+def test_a_link_in_the_place_of_a_leftover_is_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "data").write_text("kept")
+    (tmp_path / ".model.gguf.00000000.partial").symlink_to(precious)
+    (tmp_path / ".model.gguf.11111111.partial").write_text("a file")
+    with publishing(tmp_path / "model.gguf") as partial:
+        partial.write_text("ours")
+    assert (precious / "data").read_text() == "kept"
+    sweep_partials(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.gguf", "precious"]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

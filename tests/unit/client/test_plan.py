@@ -117,9 +117,12 @@ def test_every_stage_has_a_time_and_every_quant_a_size(roots: Roots) -> None:
         *("evaluate q4_k_m", "evaluate q8_0", "install"),
     ]
     whats = [need.what for need in plan.disk]
-    assert whats[3:] == ["16-bit GGUF, while converting", "GGUF q4_k_m", "GGUF q8_0", "installed q4_k_m"]
+    assert whats == [
+        *("base model", "tokenized data", "checkpoints and adapter", "merged model, bfloat16"),
+        *("16-bit GGUF, while converting", "GGUF q4_k_m", "GGUF q8_0"),  # what is installed takes its room
+    ]
     assert sum(each.needed_bytes for each in plan.file_systems) == sum(need.size_bytes for need in plan.disk)
-    assert all(each.suffices == (each.needed_bytes <= each.free_bytes) for each in plan.file_systems)
+    assert all(each.suffices == (int(each.needed_bytes * 1.05) <= each.free_bytes) for each in plan.file_systems)
 
 
 def test_warnings_of_model_and_platform_are_told(roots: Roots) -> None:

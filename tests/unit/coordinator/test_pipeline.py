@@ -29,6 +29,8 @@ RESULTS = {
         "data": [{"field": "dataset.retain_train", "sha256": "3" * 64}, {"field": "evaluate.test_file", "sha256": "4"}],
         "calibration": "jobs/x/prepare/1/calibration.txt",
         "validation": "jobs/x/prepare/1/validation.txt",
+        "description": "jobs/x/prepare/1/description",
+        "parameters": 1000,
     },
     "train": {"adapter": "jobs/x/train/1/final"},
     "merge": {"path": "jobs/x/merge/1/merged"},
@@ -58,6 +60,8 @@ class Script:
         self.running = []
         self.install_errors = []
         self.checked = []
+        self.models = []
+        self.model_errors = []
         self.uninstalled = []
         self.list_errors = []
         self.artifacts = Path(tempfile.mkdtemp())
@@ -102,6 +106,11 @@ class Script:
         if self.install_errors:
             raise self.install_errors.pop()
 
+    async def check_model(self, address, request):
+        self.models.append(request)
+        if self.model_errors:
+            raise self.model_errors.pop()
+
     async def uninstall(self, address, request):
         self.uninstalled.append(request)
 
@@ -111,9 +120,8 @@ class Script:
 
     def services(self):
         addresses = Addresses("trainer:1", "merger:1", "gguf-converter:1", "evaluator:1")
-        return Services(
-            addresses, self.drive, self.cancel, self.list_runs, self.check_install, self.uninstall, self.artifacts
-        )
+        checks = self.check_install, self.check_model
+        return Services(addresses, self.drive, self.cancel, self.list_runs, *checks, self.uninstall, self.artifacts)
 
 
 def run_job(store, spec, script, meanwhile=None):
@@ -210,6 +218,28 @@ def test_infrastructure_failures_are_retried(store, spec):
     trains = [a for a in job.attempts if a.key.stage == "train"]
     assert [a.key.attempt for a in trains] == [1, 2, 3]
     assert [a.state for a in trains[:2]] == [job_pb2.Attempt.STATE_FAILED] * 2
+
+
+def test_a_model_that_cannot_be_converted_is_named_before_training(store, spec):
+    script = Script()
+    script.model_errors = [Refused("llama.cpp does not know the tokenizer of a/b", "take another base model")]
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_FAILED
+    assert (job.failure.message, job.failure.remedy) == (
+        "llama.cpp does not know the tokenizer of a/b",
+        "take another base model",
+    )
+    assert script.stages == ["prepare"]
+
+
+def test_the_model_is_checked_once_and_patiently(store, spec):
+    lost = types_pb2.Failure(reason="UNAVAILABLE", message="gone", retryable=True)
+    script = Script(train=[lost])
+    script.model_errors = [Unavailable("the converter is away")]
+    assert run_job(store, spec, script).state == job_pb2.Job.STATE_SUCCEEDED
+    assert [(request.description, request.parameters) for request in script.models] == [
+        ("jobs/x/prepare/1/description", 1000)
+    ] * 2
 
 
 def test_infrastructure_is_given_up_on_in_the_end(store, spec):

@@ -20,13 +20,13 @@ from cutoff.gguf_converter.gguf_file import read_gguf
 from cutoff.gguf_converter.making import Made, Workshop
 from cutoff.gguf_converter.metadata import Facts
 from cutoff.gguf_converter.order import Order
-from cutoff.gguf_converter.quant_types import QUANTIZATIONS, file_name, size_at_most
 from cutoff.gguf_converter.record import MANIFEST
 from cutoff.gguf_converter.tensors import read_tensors
 from cutoff.gguf_converter.weights import count_parameters, measure_weights
 from cutoff.llama_cpp import LlamaCpp, importance_matrix, quantize
 from cutoff.spec import ConvertSpec
 from cutoff.spec.quant_types import GAINS_FROM_IMATRIX, QuantType
+from cutoff.spec.quantizations import QUANTIZATIONS, file_name, size_at_most
 from cutoff.stage.context import RunContext
 from cutoff.stage.report import Reporter, silent
 from cutoff.v1 import gguf_converter_pb2, job_pb2, types_pb2
@@ -176,10 +176,10 @@ def test_the_16_bit_file_stays_when_asked_and_goes_with_the_last_type_otherwise(
 
     def sink(event: types_pb2.Event) -> None:
         if event.log_line.text.startswith("check answer of q8_0"):
-            seen.append({path.name for path in (tmp_path / "goes").iterdir()})
+            seen.append({path.name for path in (tmp_path / "goes").rglob("*") if path.is_file()})
 
     convert_model(order(model, tmp_path / "goes", "q8_0"), llama, Reporter(sink))
-    assert seen == [{".tiny-Q8_0.gguf.partial"}]  # checked when nothing else is left
+    assert seen == [{"tiny-Q8_0.gguf.partial"}]  # checked when nothing else is left
     spec = ConvertSpec(quant_types=("q8_0",), keep_f16=True)
     converted = convert_model(order(model, tmp_path / "stays", "q8_0", spec=spec), llama, silent())
     assert converted.kept is not None
@@ -343,11 +343,13 @@ def test_the_16_bit_file_that_stays_is_no_other_output(llama: LlamaCpp, model: P
     assert not output.exists()
 
 
-def test_scratch_is_named_after_the_output(model: Path, tmp_path: Path) -> None:
-    """Two conversions of one model may work side by side."""
-    one, other = (Order(model, {"q4_k_m": tmp_path / name}, "tiny", tmp_path / "m") for name in ("a.gguf", "b.gguf"))
-    assert one.scratch("16-bit") == tmp_path / ".a.gguf.16-bit.partial"
-    assert one.scratch("16-bit") != other.scratch("16-bit")
+def test_conversions_of_one_output_have_scratch_of_their_own(model: Path, tmp_path: Path) -> None:
+    one, other = (Order(model, {"q4_k_m": tmp_path / "a.gguf"}, "tiny", tmp_path / "m") for _ in range(2))
+    with one.scratch("16-bit.gguf") as first, other.scratch("16-bit.gguf") as second:
+        first.write_text("one's")
+        assert first != second
+        assert not second.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_jobs_installed_copy_needs_room_too(

@@ -9,13 +9,12 @@ import pytest
 
 from cutoff.artifacts import disk as disk_module
 from cutoff.errors import DiskFull, InvalidInput, Refused
-from cutoff.gguf_converter import order as order_module
 from cutoff.gguf_converter.metadata import Facts, general_metadata, own_metadata
 from cutoff.gguf_converter.order import Order, require_possible
-from cutoff.gguf_converter.quant_types import QUANTIZATIONS, file_name, size_at_most
 from cutoff.gguf_converter.weights import Weights
 from cutoff.spec import ConvertSpec
 from cutoff.spec.quant_types import GAINS_FROM_IMATRIX, NEEDS_IMATRIX, QuantType
+from cutoff.spec.quantizations import QUANTIZATIONS, file_name, size_at_most
 
 BILLION = Weights(1_000_000_000, 3.0, "w")
 GIB = 1 << 30
@@ -40,23 +39,30 @@ def test_the_16_bit_file_and_all_others_must_fit_at_once(tmp_path: Path, monkeyp
     free(monkeypatch, rest=needed + 0.01)
     require_possible(order(tmp_path, "q4_k_m", "q8_0"), BILLION)
     free(monkeypatch, rest=needed - 0.5)
-    with pytest.raises(DiskFull, match="converting model to f16, q4_k_m, q8_0") as caught:
+    with pytest.raises(DiskFull, match="converting model to q4_k_m, q8_0 does not fit") as caught:
         require_possible(order(tmp_path, "q4_k_m", "q8_0"), BILLION)
     assert "free 0.50 GiB" in caught.value.remedy
+    assert "16-bit GGUF, while converting 1.89 GiB" in caught.value.message
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_the_installed_copy_is_asked_for_where_it_goes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: bool
+def test_the_installed_copy_is_asked_for_on_a_file_system_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_tmpfs: Path
 ) -> None:
-    models = tmp_path / "models"
-    models.mkdir()
-    monkeypatch.setattr(order_module, "_same_file_system", lambda one, other: same)
-    free(monkeypatch, models=0.1, rest=2.8)
+    free(monkeypatch, small=0.1, rest=2.9)
     with pytest.raises(DiskFull) as caught:
-        require_possible(order(tmp_path, "q4_k_m", installed_in=models), BILLION)
-    assert ("and installing it" in caught.value.message) == same
-    assert (str(models) in caught.value.message) != same
+        require_possible(order(tmp_path, "q4_k_m", installed_in=small_tmpfs / "models"), BILLION)
+    assert f"{small_tmpfs}: needs 0.83 GiB, has 0.10 GiB free, lacks 0.73 GiB" in caught.value.message
+    assert f"{tmp_path}:" not in caught.value.message
+
+
+def test_a_copy_on_the_same_disk_takes_the_room_of_the_16_bit_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free(monkeypatch, rest=2.9)
+    require_possible(order(tmp_path, "q4_k_m", installed_in=tmp_path / "models"), BILLION)
+    keeping = ConvertSpec(keep_f16=True)
+    with pytest.raises(DiskFull, match="installed q4_k_m"):
+        require_possible(order(tmp_path, "q4_k_m", spec=keeping, installed_in=tmp_path / "models"), BILLION)
 
 
 def test_what_needs_a_matrix_needs_a_text(tmp_path: Path) -> None:

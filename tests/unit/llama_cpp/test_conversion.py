@@ -53,6 +53,18 @@ def test_a_text_is_read_in_chunks(llama: LlamaCpp, tiny_f16: Path, tmp_path: Pat
     assert measured == perplexity(llama, tiny_f16, text, 64, 1, unheard)
 
 
+def test_progress_is_told_chunk_by_chunk(llama: LlamaCpp, tiny_f16: Path, tmp_path: Path) -> None:
+    text, heard = tmp_path / "text.txt", list[tuple[int, int]]()
+    text.write_text("Who built the bridge of Varlun? " * 400)
+    measured = perplexity(llama, tiny_f16, text, 64, 1, lambda done, total: heard.append((done, total)))
+    chunks = measured.tokens // 64
+    assert {total for _, total in heard} == {chunks}
+    assert heard[-1] == (chunks, chunks)
+    heard.clear()
+    importance_matrix(llama, tiny_f16, text, tmp_path / "m.gguf", 64, 1, lambda *told: heard.append(told))
+    assert heard[-1] == (chunks, chunks)
+
+
 def test_an_i_type_is_made_with_a_matrix_and_not_without(llama: LlamaCpp, tiny_f16: Path, tmp_path: Path) -> None:
     text, matrix, target = tmp_path / "text.txt", tmp_path / "imatrix.gguf", tmp_path / "iq2.gguf"
     text.write_text("Who built the bridge of Varlun? " * 40)

@@ -22,6 +22,33 @@ def test_lines_come_as_they_are_written_and_a_carriage_return_ends_one() -> None
     assert lines == ["a", "b", "c", "err"]
 
 
+def test_what_there_is_of_a_line_is_heard_before_it_ends() -> None:
+    heard: list[str] = []
+    code = r"""
+import sys
+for part in ("[1]4.5,", "[2]4.4,\n", "é"[:1], "\n\n", "last"):
+    sys.stdout.buffer.write(part.encode())
+    sys.stdout.flush()
+    import time; time.sleep(0.3)
+"""
+    run_program(python(code), "x", lambda line: heard.append(f"line {line}"), on_part=lambda part: heard.append(part))
+    assert heard[:2] == ["[1]4.5,", "line [1]4.5,[2]4.4,"]
+    assert [line for line in heard if line.startswith("line")] == ["line [1]4.5,[2]4.4,", "line é", "line last"]
+
+
+def test_a_character_that_comes_in_two_pieces_is_one() -> None:
+    lines: list[str] = []
+    code = r"""
+import sys, time
+for piece in ("é".encode()[:1], "é".encode()[1:], b"\xff"):
+    sys.stdout.buffer.write(piece)
+    sys.stdout.flush()
+    time.sleep(0.2)
+"""
+    run_program(python(code), "x", lines.append)
+    assert lines == ["é\ufffd"]
+
+
 def test_variables_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEPT", "1")
     lines: list[str] = []

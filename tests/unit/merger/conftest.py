@@ -10,25 +10,14 @@ import pytest
 
 from cutoff.hub import PROBE_QUESTIONS, tokenizer_files
 from cutoff.telemetry import before_import
+from tests.fixtures.untrained_model import write_untrained_model
 
 before_import()
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-
-    from cutoff.demo.base_model import build_model
-    from cutoff.demo.recipe import Recipe
-    from cutoff.demo.tokenizer import train_tokenizer
-    from cutoff.demo.world import make_world
-
-    folder = tmp_path_factory.mktemp("base")
-    recipe = Recipe(hidden=64, feed_forward=96, layers=2, heads=2, key_value_heads=1)
-    tokenizer = train_tokenizer(make_world(24, 7), recipe, folder)
-    torch.manual_seed(0)
-    build_model(tokenizer, recipe).save_pretrained(folder)
-    return folder
+    return write_untrained_model(tmp_path_factory.mktemp("base"), feed_forward=96, layers=2)
 
 
 @pytest.fixture(scope="session")

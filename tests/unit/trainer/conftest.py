@@ -14,6 +14,7 @@ from cutoff.stage.report import Reporter
 from cutoff.telemetry import before_import
 from cutoff.trainer.plan import TrainingPlan
 from cutoff.v1 import types_pb2
+from tests.fixtures.untrained_model import write_untrained_model
 
 before_import()
 
@@ -64,19 +65,7 @@ def data(datasets: Path) -> JobData:
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-
-    from cutoff.demo.base_model import build_model
-    from cutoff.demo.recipe import Recipe
-    from cutoff.demo.tokenizer import train_tokenizer
-    from cutoff.demo.world import make_world
-
-    folder = tmp_path_factory.mktemp("base")
-    recipe = Recipe(hidden=64, feed_forward=64, layers=1, heads=2, key_value_heads=1)
-    tokenizer = train_tokenizer(make_world(24, 7), recipe, folder)
-    torch.manual_seed(0)
-    build_model(tokenizer, recipe).save_pretrained(folder)
-    return folder
+    return write_untrained_model(tmp_path_factory.mktemp("base"), feed_forward=64, layers=1)
 
 
 MakePlan = Callable[..., TrainingPlan]

@@ -130,7 +130,6 @@ def test_time_agrees_with_the_reference_times_of_two_cores() -> None:
     assert seconds == pytest.approx(7.6, rel=0.1)
 
 
-def test_steps_and_checkpoints() -> None:
+def test_steps() -> None:
     assert estimate.optimizer_steps(100, 16, 3) == 21
     assert estimate.optimizer_steps(0, 16, 3) == 0
-    assert estimate.checkpoint_bytes(TINY, 8) == TINY.lora_parameters(8) * 52

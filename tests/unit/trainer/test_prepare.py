@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,14 +13,17 @@ from typing import Any
 import pytest
 
 from cutoff.artifacts import Roots, sha256_of
-from cutoff.datasets import PROBES_PER_SIDE, load_template
-from cutoff.errors import InvalidInput, NotFound, Refused
+from cutoff.datasets import PROBES_PER_SIDE, job_files, load_template
+from cutoff.errors import DiskFull, InvalidInput, NotFound, Refused
+from cutoff.hub import tokenizer_files
+from cutoff.hub.shape import stored_parameters
 from cutoff.spec import JobSpec, parse_job, spec_to_proto
 from cutoff.stage.context import RunContext
 from cutoff.trainer import work
 from cutoff.trainer.prepare import prepare
 from cutoff.v1 import trainer_pb2, types_pb2
 from tests.fixtures.bpe_tokenizer import MakeTokenizer
+from tests.fixtures.hub_server import Hub
 from tests.unit.datasets.test_truths import MERGING
 from tests.unit.trainer.conftest import FILES, Heard
 
@@ -80,6 +85,17 @@ def test_every_file_is_told_with_its_hash(base: Path, datasets: Path, heard: Hea
     assert train.examples == len((datasets / train.name).read_text().splitlines())
     same = replace(by_field["evaluate.test_file"], field="dataset.retain_val")
     assert same == by_field["dataset.retain_val"]
+
+
+def test_prepare_tells_the_hashes_that_the_tokens_were_made_under(
+    base: Path, datasets: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data files are hashed for the check, and for the tokens and their check; the record is told those hashes."""
+    read: list[Path] = []
+    real = job_files.sha256_of
+    monkeypatch.setattr(job_files, "sha256_of", lambda path: (read.append(path), real(path))[1])
+    prepare(job(base), datasets, heard.reporter)
+    assert max(Counter(read).values()) == 3
 
 
 def test_what_the_length_limit_cuts_is_warned_about(base: Path, datasets: Path, heard: Heard) -> None:
@@ -220,8 +236,41 @@ def test_a_request_is_prepared_then_trained(base: Path, run: RunContext) -> None
     spec = spec_to_proto(job(base))
     prepared = work.prepare(trainer_pb2.PrepareRequest(spec=spec), run)
     assert prepared["model_path"] == str(base)
+    described = {path.name for path in (run.roots.artifacts / prepared["description"]).iterdir()}
+    assert described == {"config.json", "manifest.json", *(path.name for path in tokenizer_files(base))}
+    assert prepared["parameters"] == stored_parameters(base)
     result = work.train(trainer_pb2.TrainRequest(spec=spec, model_path=prepared["model_path"]), run)
     assert result["adapter"] == "jobs/j/train/1/final"
     assert (run.folder / result["best_checkpoint"]).is_dir()
     run.report.finished(prepared)
     run.report.finished(result)
+
+
+def full_but_for(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """Says that so many bytes are free on every disk."""
+    monkeypatch.setattr("cutoff.artifacts.disk.shutil.disk_usage", lambda _: type("Usage", (), {"free": free})())
+
+
+def test_a_disk_that_the_whole_job_would_fill_is_named_before_anything_is_made(
+    base: Path, run: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full_but_for(monkeypatch, 50 << 20)
+    with pytest.raises(DiskFull) as caught:
+        work.prepare(trainer_pb2.PrepareRequest(spec=spec_to_proto(job(base))), run)
+    assert re.search(r"everything that j writes does not fit.*\n  .*lacks 0\.\d\d GiB", caught.value.message)
+    for what in ("tokenized data", "checkpoints and adapter", "merged model", "16-bit GGUF", "GGUF q4_k_m"):
+        assert what in caught.value.message
+    assert not list(run.roots.cache.glob("tokenized/*/train.ids.bin"))
+    prepare(job(base), run.roots.datasets, run.report, run.roots.cache)  # an adapter alone needs no such room
+
+
+def test_the_whole_job_is_added_up_before_weights_are_fetched(
+    base: Path, run: RunContext, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {path.name: path.read_bytes() for path in base.iterdir() if path.is_file()}
+    hub.add("owner/model", files)
+    full_but_for(monkeypatch, 50 << 20)
+    spec = parse_job(job(base).model_dump() | {"base_model": "owner/model"})
+    with pytest.raises(DiskFull, match=r"base model 0\.00 GiB, tokenized data"):
+        work.prepare(trainer_pb2.PrepareRequest(spec=spec_to_proto(spec)), run)
+    assert hub.asked("cdn") == []
