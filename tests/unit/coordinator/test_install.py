@@ -145,7 +145,7 @@ def begun_and_left(store, name):
         script = Script(install=["hang"])
         jobs = Jobs(Journal(store), script.services())
         await jobs.install(name, "q8_0", False)
-        while not any(attempt.state in OPEN for attempt in store.get(name).attempts):
+        while store.get(name).attempts[-1].state != job_pb2.Attempt.STATE_RUNNING:
             await asyncio.sleep(0.01)
         await jobs.suspend()
 

@@ -32,7 +32,7 @@ from cutoff.trainer.checkpoints import (
     checkpoints_in,
     newest_of_latest_run,
     newest_valid,
-    newest_valid_from,
+    newest_valid_of,
     problems,
     step_of,
 )
@@ -406,7 +406,7 @@ def test_a_checkpoint_whose_manifest_is_damaged_is_passed_over(interrupted: Path
     if content is not None:
         manifest.write_bytes(content)
     assert newest_valid(interrupted) == interrupted / "checkpoint-3"
-    assert newest_valid_from(interrupted / "checkpoint-6") == interrupted / "checkpoint-3"
+    assert newest_valid_of([interrupted]) == interrupted / "checkpoint-3"
 
 
 def test_measuring_memory_leaves_nothing_behind(make_plan: MakePlan) -> None:
