@@ -19,3 +19,9 @@ def test_it_imports_no_torch_and_no_transformers(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({HEAVY} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+
+
+def test_a_client_alone_needs_nothing_of_the_services() -> None:
+    code = "import sys, cutoff.client.cli; print(*sorted({'ray', 'sqlalchemy', 'requests'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr

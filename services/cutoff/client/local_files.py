@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cutoff.artifacts import Roots, inside
+from cutoff.artifacts.removal import freed_bytes, remove
 from cutoff.client.job_record import read_record, record_path, write_record
-from cutoff.coordinator.garbage import freed_bytes, remove
 from cutoff.coordinator.retention import Policy, candidates, with_removed
 from cutoff.coordinator.run_logs import read_logs
 from cutoff.v1 import operator_pb2

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import shutil
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from cutoff.artifacts import GIB, inside
+from cutoff.artifacts.removal import aside_of, freed_bytes, remove
 from cutoff.coordinator import retention
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
@@ -93,49 +93,9 @@ class Garbage:
     async def _finish_earlier(self, jobs: Iterable[job_pb2.Job]) -> None:
         """Removes what an interrupted collection has recorded as gone and left behind."""
         for job in jobs:
-            left = [path for path in self._paths(retention.gone(job)) if path.exists() or _aside(path).exists()]
+            left = [path for path in self._paths(retention.gone(job)) if path.exists() or aside_of(path).exists()]
             if left:
                 await asyncio.to_thread(remove, left)
 
     def _paths(self, artifacts: Iterable[types_pb2.Artifact]) -> list[Path]:
         return [inside(self._artifacts, artifact.path) for artifact in artifacts]
-
-
-def freed_bytes(paths: Iterable[Path]) -> int:
-    """What removing files and folders frees: a file whose other names stay frees nothing (checkpoints are linked)."""
-    names: dict[tuple[int, int], int] = {}
-    files: dict[tuple[int, int], tuple[int, int]] = {}
-    for path in paths:
-        for file in (path, *path.rglob("*")) if path.is_dir() else (path,):
-            if file.is_symlink() or not file.is_file():
-                continue
-            status = file.stat()
-            mark = (status.st_dev, status.st_ino)
-            names[mark] = names.get(mark, 0) + 1
-            files[mark] = (status.st_nlink, status.st_size)
-    return sum(size for mark, (links, size) in files.items() if names[mark] >= links)
-
-
-def remove(paths: Iterable[Path]) -> None:
-    """Removes files and folders; each loses its name in one step before its content goes.
-
-    Raises:
-        OSError: One cannot be removed.
-    """
-    for path in paths:
-        aside = _aside(path)
-        _unlink(aside)  # of an interrupted collection
-        if path.exists():
-            path.rename(aside)
-            _unlink(aside)
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.removed")
-
-
-def _unlink(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

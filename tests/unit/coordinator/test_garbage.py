@@ -6,9 +6,10 @@ import os
 
 import pytest
 
+from cutoff.artifacts.removal import freed_bytes, remove
 from cutoff.client.ask import chosen
 from cutoff.coordinator import delivery
-from cutoff.coordinator.garbage import Garbage, freed_bytes, remove
+from cutoff.coordinator.garbage import Garbage
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.retention import Policy, candidates, gone, removable_of, require_all_there, require_there
 from cutoff.errors import Refused

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from cutoff.client.doctor.findings import Finding, fail, ok, warn
 from cutoff.errors import NotFound
-from cutoff.llama_cpp import LlamaCpp
-from cutoff.llama_cpp.location import pinned_version
 
 _SECONDS = 20.0
 
@@ -20,6 +18,11 @@ def build(cache: Path, stages_here: bool) -> list[Finding]:
         cache: The cache root.
         stages_here: Whether stages run on this machine as processes, which need it.
     """
+    try:
+        from cutoff.llama_cpp import LlamaCpp  # needs requests, which a client alone has not
+        from cutoff.llama_cpp.location import pinned_version
+    except ModuleNotFoundError:
+        return [ok("llama.cpp", "not looked for: stages run elsewhere (in containers, say)")]
     try:
         found = LlamaCpp.find(cache)
     except NotFound as error:
