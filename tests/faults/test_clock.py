@@ -41,7 +41,7 @@ def test_no_jump_of_the_wall_clock_expires_anything(tmp_path, figures):
         jumps += 1
         time.sleep(1.5)
 
-    with System(limits={"lease": LEASE}, environment=clock.environment) as system:
+    with System(lease=LEASE, environment=clock.environment) as system:
         system.start()
         for stage in ("train", "install"):
             system.ledger.hold(stage)

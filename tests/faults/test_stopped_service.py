@@ -14,8 +14,10 @@ from tests.faults.quick.system import System
 
 pytestmark = pytest.mark.fault
 
-NOTICED_SECONDS = 150.0
-"""A service that does not answer is given up by then."""
+LEASE = 20.0
+"""Seconds; a service that does not answer for so long is given up, and a run that nobody watches stops."""
+
+NOTICED_SECONDS = 90.0
 
 
 def stale(system: System, name: str, stage: str) -> int:
@@ -27,7 +29,7 @@ def stale(system: System, name: str, stage: str) -> int:
 
 
 def test_a_training_that_was_stopped_past_its_lease_changes_nothing(figures):
-    with System(limits={"lease": 3.0}) as system:
+    with System(lease=LEASE) as system:
         system.start()
         system.ledger.hold("train")
         system.ledger.hold("merge")
@@ -57,7 +59,7 @@ def test_a_training_that_was_stopped_past_its_lease_changes_nothing(figures):
 
 def test_an_installation_that_was_stopped_past_its_lease_installs_nothing(figures):
     """It is stopped when the file is copied and has not got its name yet."""
-    with System(limits={"lease": 3.0}) as system:
+    with System(lease=LEASE) as system:
         system.start()
         folder = system.roots.models / "local" / "quick"
         folder.mkdir(parents=True)

@@ -45,7 +45,7 @@ class Ledger:
         """Lets them go on."""
         (self.folder / f"hold-{stage}").unlink()
 
-    def wait(self, stage: str, **about: Any) -> None:
+    def wait(self, *, stage: str, **about: Any) -> None:
         """What a run calls in the middle of its work."""
         path = self.folder / f"hold-{stage}"
         if path.exists():

@@ -1,4 +1,4 @@
-"""A stage service: the real server, runs and servicer, with other work, other limits and a death of its own.
+"""A stage service: the real server, runs and servicer, with other work, a shorter grace and a death of its own.
 
 python -m tests.faults.quick.stage trainer
 """
@@ -6,8 +6,6 @@ python -m tests.faults.quick.stage trainer
 from __future__ import annotations
 
 import importlib
-import json
-import os
 import sys
 from dataclasses import replace
 from typing import Any
@@ -34,7 +32,7 @@ class QuickRuns(Runs):
     """Runs of `work.py`, in a service that dies around the event that FAULTS_DEATH names (stage/kind/number)."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **{**options, "limits": Limits(**json.loads(os.environ["FAULTS_LIMITS"]))})
+        super().__init__(*arguments, **{**options, "limits": Limits(grace=5.0)})
         self._death = Death.of_environment()
 
     def run(self, request: Any, target: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import sqlite3
@@ -40,7 +39,7 @@ class System:
 
     Args:
         ray: A cluster to join; None starts one with each coordinator, as a user's system does.
-        limits: Of the stage services' runs (`stage.runs.Limits`).
+        lease: Seconds that a run goes on with nobody watching, and all that follows from it (`stage.lease`).
         folders: In place of the system's own: state, artifacts, models.
         environment: Further variables of all processes.
     """
@@ -48,7 +47,7 @@ class System:
     def __init__(
         self,
         ray: Mapping[str, str] | None = None,
-        limits: Mapping[str, float] | None = None,
+        lease: float = 600.0,
         folders: Mapping[str, Path] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -77,7 +76,7 @@ class System:
             "RAY_TMPDIR": str(self.folder),
             "RAY_ADDRESS": "",
             "FAULTS_LEDGER": str(self.ledger.folder),
-            "FAULTS_LIMITS": json.dumps({"grace": 5.0, **(limits or {})}),
+            "CUTOFF_LEASE_SECONDS": str(lease),
             **{f"CUTOFF_{name.upper().replace('-', '_')}_ADDRESS": self.address(name) for name in SERVICES},
             **(ray or {}),
             **(environment or {}),

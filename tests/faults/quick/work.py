@@ -78,7 +78,7 @@ def install(request: Any, run: RunContext) -> Mapping[str, Any]:
 
     def placed(*arguments: Any, **options: Any) -> Any:
         how = place(*arguments, **options)
-        Ledger.of_environment().wait("install", **_about(run))
+        Ledger.of_environment().wait(**_about(run))
         return how
 
     real.place = placed
@@ -98,7 +98,7 @@ def _at_work(run: RunContext, hold: bool = True) -> Iterator[Ledger]:
     with ledger.alone(visible.split(",") if run.devices else [], **_about(run)):
         ledger.write(what="begun", pid=os.getpid(), **_about(run))
         if hold:
-            ledger.wait(run.key.stage, **_about(run))
+            ledger.wait(**_about(run))
         time.sleep(STEP_SECONDS)
         yield ledger
         ledger.write(what="done", **_about(run))
