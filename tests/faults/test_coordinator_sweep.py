@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-import subprocess
 import time
 
 import pytest
@@ -15,6 +14,7 @@ from cutoff.errors import NotFound, Unavailable
 from cutoff.v1 import job_pb2
 from tests.faults.quick.audit import Audit
 from tests.faults.quick.deaths import Death
+from tests.faults.quick.process import while_awake
 from tests.faults.quick.renames import Appearances
 from tests.faults.quick.system import System
 
@@ -27,14 +27,13 @@ STUCK_SECONDS = 60.0
 def live(system: System, death: Death, act) -> bool:
     """One life of the coordinator; returns whether it died as it should: it does not when the job has ended."""
     system.coordinator.start(death)
-    deadline = time.monotonic() + STUCK_SECONDS
-    while system.coordinator.running:
+    for _ in while_awake(STUCK_SECONDS):
         with contextlib.suppress(Unavailable):
             if act():
                 return False
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            system.coordinator.wait_dead(0.1)
-        assert time.monotonic() < deadline, f"stuck: {system.coordinator.last_words()}"
+        if not system.coordinator.running:
+            break
+    assert not system.coordinator.running, f"stuck: {system.coordinator.last_words()}"
     assert system.coordinator.popen.returncode == -9, system.coordinator.last_words()
     return True
 

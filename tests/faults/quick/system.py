@@ -25,7 +25,7 @@ from cutoff.rpc import ClientSecurity
 from cutoff.spec import JobSpec
 from cutoff.v1 import job_pb2
 from tests.faults.quick.ledger import Ledger
-from tests.faults.quick.process import Process
+from tests.faults.quick.process import Process, while_awake
 from tests.faults.quick.stage import SERVICES
 
 ROOT = Path(__file__).parents[3]
@@ -159,32 +159,26 @@ class System:
     def submit(self, spec: JobSpec, request_id: str | None = None, seconds: float = 60) -> str:
         """Submits until it is acknowledged, with one request_id; returns the job's name."""
         request_id = request_id or uuid.uuid4().hex
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                with self.client() as client:
-                    return client.submit(spec, request_id).name
-            except Unavailable:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
+        for _ in while_awake(seconds):
+            with contextlib.suppress(Unavailable), self.client() as client:
+                return client.submit(spec, request_id).name
+        raise AssertionError("never acknowledged")
 
     def wait_terminal(self, name: str, seconds: float = 60) -> job_pb2.Job:
         """The job when it has ended; one that has not by then is stuck."""
-        deadline = time.monotonic() + seconds
         with self.client() as client:
-            while (job := client.get(name)).state not in TERMINAL:
-                assert time.monotonic() < deadline, f"stuck: {job}"
-                time.sleep(0.1)
-        return job
+            for _ in while_awake(seconds):
+                with contextlib.suppress(Unavailable):
+                    if (job := client.get(name)).state in TERMINAL:
+                        return job
+        raise AssertionError(f"stuck: {job}")
 
     def wait_for(self, what: str, seconds: float = 30, **like: Any) -> dict[str, Any]:
         """The newest line of the ledger that tells of this."""
-        deadline = time.monotonic() + seconds
-        while not (lines := self.ledger.lines(what, **like)):
-            assert time.monotonic() < deadline, f"never {what} {like}: {self.ledger.lines('begun')}"
-            time.sleep(0.02)
-        return lines[-1]
+        for _ in while_awake(seconds, 0.02):
+            if lines := self.ledger.lines(what, **like):
+                return lines[-1]
+        raise AssertionError(f"never {what} {like}: {self.ledger.lines('begun')}")
 
     def store_is_intact(self) -> bool:
         """What SQLite says of its file."""
