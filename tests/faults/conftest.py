@@ -40,6 +40,6 @@ def stride(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Mapping[str, str]]:
-    """A Ray cluster that outlives coordinators, with one GPU that nobody looks for."""
-    with ray_cluster(gpus=1) as variables:
+    """A Ray cluster that outlives coordinators, with two GPUs that nobody looks for: two systems use it."""
+    with ray_cluster(gpus=2) as variables:
         yield variables
