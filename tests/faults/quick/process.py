@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from cutoff.process import tethered
 from cutoff.rpc import ClientSecurity, open_channel
 
-_START_SECONDS = 60.0
+_START_SECONDS = 120.0
 
 
 def while_awake(seconds: float, pause: float = 0.1) -> Iterator[None]:

@@ -156,7 +156,7 @@ class System:
         with self.store() as store:
             return store.get(name)
 
-    def submit(self, spec: JobSpec, request_id: str | None = None, seconds: float = 60) -> str:
+    def submit(self, spec: JobSpec, request_id: str | None = None, seconds: float = 120) -> str:
         """Submits until it is acknowledged, with one request_id; returns the job's name."""
         request_id = request_id or uuid.uuid4().hex
         for _ in while_awake(seconds):
@@ -164,7 +164,7 @@ class System:
                 return client.submit(spec, request_id).name
         raise AssertionError("never acknowledged")
 
-    def wait_terminal(self, name: str, seconds: float = 60) -> job_pb2.Job:
+    def wait_terminal(self, name: str, seconds: float = 180) -> job_pb2.Job:
         """The job when it has ended; one that has not by then is stuck."""
         with self.client() as client:
             for _ in while_awake(seconds):
@@ -173,7 +173,7 @@ class System:
                         return job
         raise AssertionError(f"stuck: {job}")
 
-    def wait_for(self, what: str, seconds: float = 30, **like: Any) -> dict[str, Any]:
+    def wait_for(self, what: str, seconds: float = 120, **like: Any) -> dict[str, Any]:
         """The newest line of the ledger that tells of this."""
         for _ in while_awake(seconds, 0.02):
             if lines := self.ledger.lines(what, **like):
