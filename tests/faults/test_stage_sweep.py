@@ -86,7 +86,7 @@ def test_no_kill_of_a_stage_service_loses_or_doubles_anything(ray, figures, stri
         appeared = Appearances(folder)
         with Reaper(system, deaths) as reaper:
             name = system.submit(system.spec(epochs=STEPS, save_steps=INTERVAL))
-            system.wait_terminal(name, 30 + 8 * len(chosen))
+            system.wait_terminal(name, 60 + 20 * len(chosen))
             audit = Audit.of(system, name)
             time.sleep(0.5)  # what was killed last may yet do harm
         figures.hold(
