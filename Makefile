@@ -34,6 +34,10 @@ images: ## Builds the CPU images (docker/docker-bake.hcl has the others)
 test: setup ## Runs every test but those of the images
 	@$(BIN)/python -m pytest --ignore tests/containers
 
+.PHONY: test-faults
+test-faults: setup ## Kills at every transition, fills disks, jumps clocks; prints the figures of docs/reliability.md
+	@$(BIN)/python -m pytest tests/faults --every-transition
+
 .PHONY: browser
 browser: ## Installs Chromium (Debian, as root), in which tests open the report's page
 	@command -v chromium-headless-shell chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium-headless-shell; }
