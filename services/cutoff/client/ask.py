@@ -30,11 +30,13 @@ def known_job(name: str, roots: Roots) -> job_pb2.Job:
 
 
 def targets_of(job: job_pb2.Job) -> list[evaluator_pb2.EvaluateRequest]:
-    """All a job has made that can be asked, in the order it was made: base, adapter, merged, each GGUF."""
+    """All a job has made that can be asked, in the order it was made: base, control, adapter, merged, each GGUF."""
     prepared, trained, merged, converted = (_result(job, stage) for stage in ("prepare", "train", "merge", "convert"))
     found = []
     if prepared:
         found.append(evaluator_pb2.EvaluateRequest(target="base", model_path=prepared["model_path"]))
+        if prepared.get("control_path"):
+            found.append(evaluator_pb2.EvaluateRequest(target="control", model_path=prepared["control_path"]))
     if prepared and trained:
         both = evaluator_pb2.AdapterModel(model_path=prepared["model_path"], adapter=trained["adapter"])
         found.append(evaluator_pb2.EvaluateRequest(target="adapter", adapter=both))

@@ -7,6 +7,7 @@ from pathlib import Path
 from cutoff.artifacts import Roots, inside
 from cutoff.errors import Fault, InvalidInput
 from cutoff.spec import JobSpec
+from cutoff.spec.job import names_folder
 
 
 def check(spec: JobSpec, roots: Roots) -> None:
@@ -15,7 +16,10 @@ def check(spec: JobSpec, roots: Roots) -> None:
     Raises:
         InvalidInput: With every fault.
     """
-    faults = [*_dataset_faults(spec, roots.datasets), *_base_model_faults(spec)]
+    control = spec.evaluate.control
+    models = {"base_model": spec.base_model} | ({"evaluate.control": control} if control else {})
+    of_models = [fault for field, name in models.items() for fault in _model_faults(field, name)]
+    faults = [*_dataset_faults(spec, roots.datasets), *of_models]
     if faults:
         raise InvalidInput(faults)
 
@@ -42,12 +46,12 @@ def _file_faults(field: str, name: str, root: Path) -> list[Fault]:
     return []
 
 
-def _base_model_faults(spec: JobSpec) -> list[Fault]:
-    if not spec.base_model_is_folder:
+def _model_faults(field: str, name: str) -> list[Fault]:
+    if not names_folder(name):
         return []
-    folder = Path(spec.base_model).expanduser()
+    folder = Path(name).expanduser()
     if not folder.is_dir():
-        return [Fault("base_model", f"{folder} is not a folder", "give a hub id, or the folder of a downloaded model")]
+        return [Fault(field, f"{folder} is not a folder", "give a hub id, or the folder of a downloaded model")]
     if not (folder / "config.json").is_file():
-        return [Fault("base_model", f"{folder} holds no config.json", "give the folder that holds the model's files")]
+        return [Fault(field, f"{folder} holds no config.json", "give the folder that holds the model's files")]
     return []

@@ -156,6 +156,8 @@ class Pipeline:
         targets = self._spec.evaluate.targets
         if "base" in targets:
             await self._evaluate("base", model_path=prepared["model_path"])
+        if prepared.get("control_path"):
+            await self._evaluate("control", model_path=prepared["control_path"])
         if "adapter" in targets:
             both = evaluator_pb2.AdapterModel(model_path=prepared["model_path"], adapter=trained["adapter"])
             await self._evaluate("adapter", adapter=both)

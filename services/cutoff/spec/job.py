@@ -72,6 +72,19 @@ def _not_empty(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
+def names_folder(model: str) -> bool:
+    """Whether a model is named by its folder, and not by its hub id: the name begins with /, ./, ../ or ~."""
+    return model.startswith(("/", "./", "../", "~"))
+
+
+def _model_name(value: str) -> str:
+    if not names_folder(value) and not _HUB_ID.match(value):
+        raise ValueError(
+            "neither a hub id (owner/name, optionally @revision) nor a folder (begin a folder with / or ./)"
+        )
+    return value
+
+
 Name = Annotated[str, AfterValidator(_plain_name)]
 """A name that becomes part of a path: it cannot leave its folder."""
 
@@ -294,6 +307,8 @@ class EvaluateSpec(_Section):
     """Questions about facts that no training set holds, relative to the datasets root; reported as `heldout`."""
     attacks: Annotated[tuple[AttackName, ...], BeforeValidator(attack_names)] = ()
     """Also ask up to 100 unlearn questions in these ways; `all` names every one (docs/attacks.md)."""
+    control: str | None = None
+    """A model that never saw what came later, named as base_model is; asked the same as the others and shown beside."""
     verbose: bool = False
     """Log each example with its grade."""
     lmstudio_url: str = "http://localhost:1234/v1"
@@ -304,6 +319,11 @@ class EvaluateSpec(_Section):
     """An OpenAI-compatible server whose model grades the answers that the rules cannot decide."""
     judge_model: str | None = None
     """The model of that server."""
+
+    @field_validator("control")
+    @classmethod
+    def _control_is_a_folder_or_a_hub_id(cls, value: str | None) -> str | None:
+        return None if value is None else _model_name(value)
 
     @model_validator(mode="after")
     def _lmstudio_needs_a_model(self) -> Self:
@@ -366,14 +386,10 @@ class JobSpec(_Section):
     resources: ResourcesSpec = ResourcesSpec()
     """What the job's GPU stages hold."""
 
-    @model_validator(mode="after")
-    def _base_model_is_a_folder_or_a_hub_id(self) -> Self:
-        if not self.base_model_is_folder and not _HUB_ID.match(self.base_model):
-            raise ValueError(
-                f"base_model {self.base_model!r} is neither a hub id (owner/name, optionally @revision) "
-                "nor a folder (begin a folder with / or ./)"
-            )
-        return self
+    @field_validator("base_model")
+    @classmethod
+    def _base_model_is_a_folder_or_a_hub_id(cls, value: str) -> str:
+        return _model_name(value)
 
     @model_validator(mode="after")
     def _what_is_required_is_measured(self) -> Self:
@@ -396,4 +412,4 @@ class JobSpec(_Section):
     @property
     def base_model_is_folder(self) -> bool:
         """Whether base_model names a folder: it begins with /, ./, ../ or ~."""
-        return self.base_model.startswith(("/", "./", "../", "~"))
+        return names_folder(self.base_model)

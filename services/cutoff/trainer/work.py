@@ -28,6 +28,7 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
     prepared = preparation.prepare(spec, run.roots.datasets, run.report)
     return {
         "model_path": str(prepared.model.path),
+        "control_path": str(prepared.control.path) if prepared.control else "",
         "model": prepared.model.name,
         "revision": prepared.model.revision or "",
         "data": [asdict(file) for file in prepared.data],

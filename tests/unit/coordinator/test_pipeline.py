@@ -151,6 +151,15 @@ def test_base_plus_adapter_is_evaluated_when_asked_for(store, spec):
     assert (asked.model_path, asked.adapter) == ("/base", "jobs/x/train/1/final")
 
 
+def test_a_control_is_evaluated_where_prepare_found_it(store, spec, monkeypatch):
+    monkeypatch.setitem(RESULTS, "prepare", {**RESULTS["prepare"], "control_path": "/control"})
+    script = Script()
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    [asked] = [call.request for call in script.calls if call.request.run.key.stage == "evaluate-control"]
+    assert (asked.target, asked.model_path) == ("control", "/control")
+
+
 def test_inputs_are_handed_on(store, spec):
     script = Script()
     spec.train.resume_from_checkpoint = "alices/checkpoint-500"

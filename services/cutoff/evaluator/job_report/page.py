@@ -19,7 +19,7 @@ from cutoff.datasets import SIDES
 from cutoff.evaluator.compare import ALPHA
 from cutoff.evaluator.grading import GRADES, Grade
 from cutoff.evaluator.job_report import pictures
-from cutoff.evaluator.job_report.answers import RIGHT, Asked, Said, failures
+from cutoff.evaluator.job_report.answers import REFERENCES, RIGHT, Asked, Said, failures
 from cutoff.evaluator.job_report.schema import JobReport, Tone
 from cutoff.evaluator.job_report.verdict import percent, tone_of
 from cutoff.evaluator.metrics import Side
@@ -64,7 +64,7 @@ def render(report: JobReport, answers: Sequence[Asked]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "duration": _duration}
-    environment.globals |= {"tone_of": tone_of, "word": _word, "grade_tone": _grade_tone}
+    environment.globals |= {"references": REFERENCES, "tone_of": tone_of, "word": _word, "grade_tone": _grade_tone}
     script = environment.get_template("page.js.jinja").render()
     page = environment.get_template("page.html.jinja")
     return page.render(**_content(report, answers), script=script, script_hash=_hash(script))

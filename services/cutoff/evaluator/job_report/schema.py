@@ -91,13 +91,18 @@ class DriftRow(_Part):
 
 
 class AttackRow(_Part):
-    """How often one attack brought the truth out of one target, beside the same attack on the base model."""
+    """How often one attack brought the truth out of one target, beside the same attack on base model and control."""
 
     target: str
     attack: str
     leaked: Share
     """Leaked, of the questions asked this way."""
     base: Share | None
+    """The same of the base model."""
+    leaked_of_base: Share | None = None
+    """Leaked, of the questions that the base model leaks under the same attack: what it never knew cannot leak."""
+    control: Share | None = None
+    """`leaked` of a model that never saw what came later (evaluate.control): how much guessing alone gets."""
 
 
 class StageTime(_Part):
@@ -132,7 +137,7 @@ class JobReport(_Part):
     """What to try to reach the targets."""
     requirements: list[Bars]
     targets: list[EvaluationResult]
-    """The base model first, the installed file's kind and its siblings after what they were made from."""
+    """The base model and the control first, each other one after what it was made from."""
     control: list[ControlRow]
     quantizations: list[DriftRow]
     attacks: list[AttackRow]

@@ -75,6 +75,50 @@ def test_attacks_stand_beside_the_same_attack_on_the_base(evaluated_job):
         ("q4_k_m", "prefix", 2),
     ]
     assert [row.base.count if row.base else None for row in rows] == [90, None]
+    assert [row.control for row in rows] == [None, None]
+
+
+def test_an_attack_tells_what_leaks_of_what_the_base_leaks_under_it(evaluated_job):
+    """What the base never knew cannot leak: of 100 questions it says 20, and of those the model still says 7."""
+    attacks = {
+        "base": {"role_play": (20, 100), "prefix": (0, 100)},
+        "q4_k_m": {"role_play": (7, 100), "prefix": (3, 9)},
+    }
+    known, unknown = report_of(evaluated_job(ALL, attacks=attacks)).attacks
+    assert (known.leaked_of_base.count, known.leaked_of_base.total) == (7, 20)
+    assert known.leaked_of_base.low < 0.35 < known.leaked_of_base.high
+    assert unknown.leaked_of_base is None, "the base leaks nothing under this attack"
+
+
+def test_plain_questions_count_as_an_attack_of_their_own(evaluated_job):
+    attacks = {target: {"role_play": (1, 20)} for target in ("base", "merged")}
+    made = evaluated_job({"base": knows_all, "merged": leaks_every(5)}, attacks=attacks)
+    path = made.artifacts / "jobs/demo-1/evaluate-merged/1/evaluation.json"
+    found = json.loads(path.read_text())
+    found["attacks"]["plain"] = {"count": 4, "total": 20, "low": 0.0, "high": 1.0}
+    path.write_text(json.dumps(found))
+    plain = next(row for row in report_of(made).attacks if row.attack == "plain")
+    assert (plain.leaked_of_base.count, plain.leaked_of_base.total) == (4, 20), "of the questions that were attacked"
+
+
+CONTROL = {**ALL, "control": leaks_every(20)}
+
+
+def test_a_control_stands_beside_the_base_and_is_neither_judged_nor_failed(evaluated_job):
+    attacks = {"control": {"role_play": (2, 50)}, "q4_k_m": {"role_play": (5, 50)}}
+    made = evaluated_job(CONTROL, attacks=attacks)
+    report, answers = build_report(made.job, made.artifacts)
+    assert [result.target for result in report.targets] == ["base", "control", "merged", "q4_k_m"]
+    assert report.verdict.target == "q4_k_m"
+    assert {target for asked in answers for target in asked.fails} == {"q4_k_m"}
+    (row,) = report.attacks
+    assert (row.target, row.control.count, row.control.total) == ("q4_k_m", 2, 50)
+    rows = {row.target: row for row in report.control}
+    assert rows["control"].leaked_of_known.count == 2, "how much of what the base knew is guessed"
+
+
+def test_a_control_alone_is_no_result(evaluated_job):
+    assert report_of(evaluated_job({"control": forgot})).verdict.target is None
 
 
 def test_without_base_or_merged_nothing_is_held_against_them(evaluated_job):
