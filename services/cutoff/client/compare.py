@@ -22,8 +22,8 @@ _SCORES = {
     "unlearn_forgotten": "forgotten",
     "temporal_accuracy": "temporal accuracy",
 }
-_REFERENCES = ("base", "control")
-"""Models that a job's own are held against."""
+_REFERENCES = ("base", "control", "relearned")
+"""Models that a job's own are held against; the last one shows what of the forgotten is only hidden."""
 
 _NAMES = {"name", "install.publisher", "install.model_name"}
 """Fields in which jobs differ without being different."""

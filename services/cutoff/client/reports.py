@@ -141,6 +141,10 @@ def print_report(found: Found, console: Console) -> None:
     attacks = [row for row in report["attacks"] if row["target"] == verdict["target"]]
     if attacks:
         console.print(_attacks(attacks))
+    relearnt = [
+        row["verdict"] for row in report.get("relearning", []) if row["question_set"] == verdict["question_set"]
+    ]
+    _list(console, "what a little training brings back", relearnt)
     _list(console, "what it misses", report["missed"] or report["missed_target"])
     _list(console, "what to try", [f"{each['what']} ({each['because']})" for each in report["advice"]])
     if found.job.result.installed_path and verdict["installed"]["tone"] != "good":

@@ -28,10 +28,9 @@ def _dataset_faults(spec: JobSpec, root: Path) -> list[Fault]:
     if not root.is_dir():
         fix = "set --datasets or CUTOFF_DATASETS to the folder that dataset paths are relative to"
         return [Fault("dataset", f"the datasets folder {root} does not exist", fix)]
-    files: dict[str, str | None] = {f"dataset.{field}": name for field, name in spec.dataset.files().items()}
-    files |= {"evaluate.test_file": spec.evaluate.test_file, "evaluate.heldout_file": spec.evaluate.heldout_file}
-    given = {field: name for field, name in files.items() if name is not None}
-    return [fault for field, name in given.items() for fault in _file_faults(field, name, root)]
+    files = {f"dataset.{field}": name for field, name in spec.dataset.files().items()}
+    files |= {f"evaluate.{field}": name for field, name in spec.evaluate.files().items()}
+    return [fault for field, name in files.items() for fault in _file_faults(field, name, root)]
 
 
 def _file_faults(field: str, name: str, root: Path) -> list[Fault]:

@@ -47,6 +47,7 @@ Where services come back by themselves (containers), the pauses together are lon
 _METHODS: Mapping[str, tuple[str, str, Any]] = {
     "prepare": ("trainer", "TrainerService/Prepare", trainer_pb2.PrepareResponse),
     "train": ("trainer", "TrainerService/Train", trainer_pb2.TrainResponse),
+    "relearn": ("trainer", "TrainerService/Relearn", trainer_pb2.RelearnResponse),
     "merge": ("merger", "MergerService/Merge", merger_pb2.MergeResponse),
     "convert": ("gguf_converter", "GgufConverterService/Convert", gguf_converter_pb2.ConvertResponse),
     "evaluate": ("evaluator", "EvaluatorService/Evaluate", evaluator_pb2.EvaluateResponse),

@@ -163,6 +163,14 @@ class Pipeline:
             await self._evaluate("adapter", adapter=both)
         if "merged" in targets:
             await self._evaluate("merged", model_path=merged["path"])
+        if self._spec.evaluate.HasField("relearn"):
+            await self._evaluate("relearned", adapter=await self._relearn(merged))
+
+    async def _relearn(self, merged: Result) -> evaluator_pb2.AdapterModel:
+        """Trains the merged model a little further on unrelated data; returns it with its adapter."""
+        request = trainer_pb2.RelearnRequest(spec=self._spec, model_path=merged["path"])
+        relearnt = await self._attempts.run("relearn", lambda: request, self._spec.resources.gpus)
+        return evaluator_pb2.AdapterModel(model_path=merged["path"], adapter=relearnt["adapter"])
 
     async def _evaluate_ggufs(self, ggufs: Mapping[str, Result]) -> Mapping[str, Result]:
         """Evaluates every GGUF, and a model in LM Studio when asked to; returns the scores by quantization type."""

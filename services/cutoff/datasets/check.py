@@ -50,9 +50,10 @@ def check_job(spec: JobSpec, root: Path | None, cache: Path, on_progress: OnProg
         The report; its faults are everything for which the job is refused.
     """
     faults = Faults()
-    for name in filter(None, (spec.evaluate.test_file, spec.evaluate.heldout_file)):
+    for field, name in spec.evaluate.files().items():
+        side: Side | None = "retain" if field == "relearn.file" else None
         with faults.collected():
-            for _ in stream_examples(inside(root, name) if root else Path(name), faults, name):
+            for _ in stream_examples(inside(root, name) if root else Path(name), faults, name, side):
                 pass
     report = check_data(spec.dataset, root, spec.train.seed, cache, faults, on_progress)
     if not faults.count:

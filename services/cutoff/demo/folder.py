@@ -89,7 +89,7 @@ def create(
             world can be moved. A container sees it where it is mounted.
         control: also make ``out/control``, a model pretrained alike on nothing that came after the cutoff: what a
             perfect job would come to, and how much an attack gets by guessing. The job evaluates it beside its own
-            models (``evaluate.control``) and attacks them all; a container sees it beside ``base_model``.
+            models (``evaluate.control``), attacks them all, and relearns; a container sees it beside ``base_model``.
 
     Raises:
         InvalidInput: ``facts`` is out of bounds.
@@ -107,7 +107,7 @@ def create(
         return _write_job(out / "job.yaml", named, facts, {})
     link_or_copy(cached_base_model(before_cutoff(world), cache, on_progress, recipe), out / CONTROL)
     beside = f"{named.rstrip('/').rpartition('/')[0]}/{CONTROL}"
-    return _write_job(out / "job.yaml", named, facts, {"control": beside, "attacks": list(ATTACKS)})
+    return _write_job(out / "job.yaml", named, facts, {"control": beside, "attacks": list(ATTACKS), "relearn": {}})
 
 
 def _write_job(path: Path, base_model: str, facts: int, evaluate: Mapping[str, Any]) -> Path:

@@ -86,7 +86,7 @@ def open_adapter(
         if quantization != "none" and not is_bitsandbytes_available():
             raise Refused(
                 f"{adapter} was trained on a base packed to {quantization}, which needs bitsandbytes",
-                "pip install bitsandbytes where the evaluator runs, or take adapter out of evaluate.targets",
+                "pip install bitsandbytes where the evaluator runs, or evaluate the merged model and not the adapter",
             )
         template = _template(adapter if tokenizer_files(adapter) else base, report)
         with warnings.catch_warnings():
@@ -94,7 +94,8 @@ def open_adapter(
             adapted: Any = PeftModel.from_pretrained(_load_model(base, device, quantization), str(adapter))
         return adapted.eval(), template
 
-    with _opened(f"{adapter} on {base}", load, devices, report) as target:
+    packed = "" if quantization == "none" else f", packed to {quantization}"
+    with _opened(f"{adapter} on {base}{packed}", load, devices, report) as target:
         yield target
 
 

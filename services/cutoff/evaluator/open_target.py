@@ -11,6 +11,7 @@ from cutoff.errors import Fault, InvalidInput
 from cutoff.evaluator.chat_targets import open_gguf, open_server
 from cutoff.evaluator.identity import adapter_identity, file_identity, folder_identity, server_identity
 from cutoff.evaluator.targets import Target
+from cutoff.hub import packed_as
 from cutoff.llama_cpp import LlamaCpp
 from cutoff.spec import JobSpec
 from cutoff.stage.report import Reporter
@@ -57,7 +58,7 @@ def open_target(
             from cutoff.evaluator.hf_model import open_adapter
 
             base, adapter = folder(request.adapter.model_path), folder(request.adapter.adapter)
-            packed = spec.train.quantization
+            packed = packed_as(adapter, spec.train.quantization)
             opened = open_adapter(base, adapter, devices, report, packed)
             return opened, lambda: adapter_identity(base, adapter, packed, devices)
         case "gguf":

@@ -292,6 +292,19 @@ class ConvertSpec(_Section):
         return self
 
 
+class RelearnSpec(_Section):
+    """A short fine-tuning of the merged model on unrelated data; what it brings back is evaluated as `relearned`."""
+
+    examples: int = Field(100, ge=1, le=1_000_000)
+    """So many are drawn with the seed, a tenth more to validate with; fewer where there are fewer."""
+    epochs: float = Field(3, gt=0, le=1000)
+    """Passes over them."""
+    learning_rate: float | None = Field(None, gt=0, le=1)
+    """The highest; train.learning_rate by default."""
+    file: str | None = None
+    """Questions and answers that have nothing to do with what came later; by default of the retain training data."""
+
+
 class EvaluateSpec(_Section):
     """Which targets are asked which questions."""
 
@@ -309,6 +322,8 @@ class EvaluateSpec(_Section):
     """Also ask up to 100 unlearn questions in these ways; `all` names every one (docs/attacks.md)."""
     control: str | None = None
     """A model that never saw what came later, named as base_model is; asked the same as the others and shown beside."""
+    relearn: RelearnSpec | None = None
+    """Whether a short fine-tuning on unrelated data brings back what was forgotten; `{}` takes the defaults below."""
     verbose: bool = False
     """Log each example with its grade."""
     lmstudio_url: str = "http://localhost:1234/v1"
@@ -319,6 +334,12 @@ class EvaluateSpec(_Section):
     """An OpenAI-compatible server whose model grades the answers that the rules cannot decide."""
     judge_model: str | None = None
     """The model of that server."""
+
+    def files(self) -> dict[str, str]:
+        """The files that were given, by field name."""
+        relearnt = self.relearn.file if self.relearn else None
+        given = {"test_file": self.test_file, "heldout_file": self.heldout_file, "relearn.file": relearnt}
+        return {field: name for field, name in given.items() if name is not None}
 
     @field_validator("control")
     @classmethod

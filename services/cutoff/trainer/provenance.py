@@ -40,8 +40,7 @@ def data_files(spec: JobSpec, root: Path | None, report: DataReport) -> tuple[Da
         DataFile(f"dataset.{field}", name, counted.get(field, 0), sha256)
         for field, name, sha256 in job_files(spec.dataset, root, Faults()).digests()
     ]
-    asked = {"evaluate.test_file": spec.evaluate.test_file, "evaluate.heldout_file": spec.evaluate.heldout_file}
-    return (*trained, *(_asked(field, name, root) for field, name in asked.items() if name is not None))
+    return (*trained, *(_asked(f"evaluate.{field}", name, root) for field, name in spec.evaluate.files().items()))
 
 
 def _asked(field: str, name: str, root: Path | None) -> DataFile:

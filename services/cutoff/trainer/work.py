@@ -15,6 +15,7 @@ from cutoff.telemetry import before_import
 from cutoff.trainer import prepare as preparation
 from cutoff.trainer.checkpoints import check_whole, newest_valid_from
 from cutoff.trainer.plan import TrainingPlan
+from cutoff.trainer.relearn import relearning_plan
 from cutoff.v1 import trainer_pb2
 
 
@@ -73,6 +74,24 @@ def train(request: trainer_pb2.TrainRequest, run: RunContext) -> Mapping[str, An
     result = launch.train(plan, run.report)
     adapter = result.adapter.resolve().relative_to(run.roots.artifacts.resolve())
     return {**asdict(result), "adapter": str(adapter)}
+
+
+def relearn(request: trainer_pb2.RelearnRequest, run: RunContext) -> Mapping[str, Any]:
+    """Trains an adapter on a merged model with examples that say nothing of what came later; see `trainer.relearn`.
+
+    Returns:
+        adapter (relative to the artifacts root), steps, train_loss, eval_loss and seconds.
+    """
+    before_import()
+    from cutoff.trainer import launch
+
+    spec = spec_from_proto(request.spec)
+    merged = inside(run.roots.artifacts, request.model_path)
+    plan = relearning_plan(spec, merged, run.roots.datasets, run.folder, run.roots.cache, tuple(run.devices))
+    result = launch.train(plan, run.report)
+    adapter = result.adapter.resolve().relative_to(run.roots.artifacts.resolve())
+    told = {name: getattr(result, name) for name in ("steps", "train_loss", "eval_loss", "seconds")}
+    return {"adapter": str(adapter), **told}
 
 
 def _resume_from(offered: str, spec: JobSpec, run: RunContext) -> Path | None:

@@ -9,8 +9,18 @@ from pathlib import Path
 from cutoff.artifacts import inside
 from cutoff.errors import CheckFailed
 from cutoff.evaluator.compare import Drift, against_base, drift, of_side
-from cutoff.evaluator.job_report.answers import BASE, REFERENCES, Asked, grades_of, read_answers
+from cutoff.evaluator.job_report.answers import (
+    BASE,
+    MERGED,
+    REFERENCES,
+    RELEARNED,
+    UNJUDGED,
+    Asked,
+    grades_of,
+    read_answers,
+)
 from cutoff.evaluator.job_report.attacks import attack_rows
+from cutoff.evaluator.job_report.relearning import relearning_rows
 from cutoff.evaluator.job_report.schema import (
     Bars,
     ControlRow,
@@ -24,7 +34,7 @@ from cutoff.evaluator.result import EvaluationResult
 from cutoff.spec.requirements import REQUIREMENTS
 from cutoff.v1 import job_pb2
 
-MERGED, VALIDATION = "merged", "validation"
+VALIDATION = "validation"
 
 _OUTCOMES: Mapping[job_pb2.Attempt.State, str] = {
     job_pb2.Attempt.STATE_SUCCEEDED: "succeeded",
@@ -80,6 +90,7 @@ def build_report(job: job_pb2.Job, artifacts: Path) -> tuple[JobReport, list[Ask
             control=_control(targets, answers),
             quantizations=_quantizations(job, targets, answers),
             attacks=attack_rows(targets, answers, attacked),
+            relearning=relearning_rows(job.spec.evaluate.relearn.examples, targets, answers),
             stages=[_stage_time(attempt) for attempt in job.attempts if not attempt.key.stage.startswith("report")],
             examples=examples,
         ),
@@ -106,13 +117,13 @@ def _read(path: Path) -> EvaluationResult:
 
 def _place(job: job_pb2.Job, target: str) -> tuple[int, str]:
     """Each model after the one it was made from."""
-    order = [*REFERENCES, "adapter", MERGED, *job.spec.convert.quant_types]
+    order = [*REFERENCES, "adapter", MERGED, RELEARNED, *job.spec.convert.quant_types]
     return (order.index(target) if target in order else len(order)), target
 
 
 def _judged(job: job_pb2.Job, targets: Sequence[EvaluationResult]) -> EvaluationResult | None:
-    """The file that is installed, or what comes nearest to it; never what it is held against."""
-    by_name = {result.target: result for result in targets if result.target not in REFERENCES}
+    """The file that is installed, or what comes nearest to it; never one that is there to learn of."""
+    by_name = {result.target: result for result in targets if result.target not in UNJUDGED}
     wanted = [*job.spec.convert.quant_types, MERGED, *by_name]
     return next((by_name[target] for target in wanted if target in by_name), None)
 

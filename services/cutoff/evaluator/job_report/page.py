@@ -87,6 +87,7 @@ def _content(report: JobReport, answers: Sequence[Asked]) -> dict[str, Any]:
         ],
         "drifts": decided,
         "memorized": _memorized(report.targets, judged.question_set or ""),
+        "relearning": [row for row in report.relearning if row.question_set == judged.question_set],
         "control": [row for row in report.control if row.question_set == judged.question_set],
         "failing": [_failure(asked) for asked in failing[:SHOWN_FAILURES]],
         "failing_count": len(failing),

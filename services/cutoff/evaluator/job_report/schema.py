@@ -105,6 +105,23 @@ class AttackRow(_Part):
     """`leaked` of a model that never saw what came later (evaluate.control): how much guessing alone gets."""
 
 
+class RelearningRow(_Part):
+    """What a short fine-tuning of the merged model on unrelated data brings back (evaluate.relearn)."""
+
+    question_set: str
+    before: Share
+    """Leaked by the merged model, of the unlearn questions whose truth the base model says; of all, without a base."""
+    after: Share
+    """Leaked by the model that was trained on, of the same questions."""
+    came_back: Share | None
+    """Leaked after, of those of them that were not leaked before: forgotten, and only hidden."""
+    kept: Share | None
+    """Correct after, of the retain questions."""
+    tone: Tone
+    """Of `came_back`, held against the document's row for knowledge leakage."""
+    verdict: str
+
+
 class StageTime(_Part):
     """How long one attempt at a stage took."""
 
@@ -141,6 +158,8 @@ class JobReport(_Part):
     control: list[ControlRow]
     quantizations: list[DriftRow]
     attacks: list[AttackRow]
+    relearning: list[RelearningRow] = []
+    """By question set; empty when nothing was relearnt."""
     stages: list[StageTime]
     examples: dict[str, str]
     """By target: every question with its answer, a file relative to the artifacts root."""

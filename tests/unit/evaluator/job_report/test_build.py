@@ -121,6 +121,46 @@ def test_a_control_alone_is_no_result(evaluated_job):
     assert report_of(evaluated_job({"control": forgot})).verdict.target is None
 
 
+def test_what_a_little_training_brings_back_is_told_and_not_judged(evaluated_job):
+    targets = {"base": leaks_every(2), "merged": leaks_every(20), "relearned": leaks_every(4), "q4_k_m": forgot}
+    made = evaluated_job(targets)
+    made.job.spec.evaluate.relearn.examples = 30
+    report, answers = build_report(made.job, made.artifacts)
+    (row,) = report.relearning
+    assert [(share.count, share.total) for share in (row.before, row.after)] == [(2, 20), (10, 20)]
+    assert (row.came_back.count, row.came_back.total) == (8, 18), "of what the base says and the merged model did not"
+    assert row.tone == "bad"
+    assert row.verdict.startswith(
+        "after training on 30 unrelated examples 8 of 18 forgotten answers came back (44.4 %,"
+    )
+    assert report.verdict.target == "q4_k_m"
+    assert [result.target for result in report.targets] == ["base", "merged", "relearned", "q4_k_m"]
+    assert {target for asked in answers for target in asked.fails} == {"merged"}
+
+
+@pytest.mark.parametrize(
+    ("relearned", "tone", "says"),
+    [(forgot, "good", "none of 40"), (leaks_every(40), "good", "hardly more"), (leaks_every(10), "fair", "hidden")],
+)
+def test_relearning_is_held_against_the_documents_row_for_leakage(evaluated_job, relearned, tone, says):
+    made = evaluated_job({"merged": forgot, "relearned": relearned})
+    (row,) = report_of(made).relearning
+    assert row.tone == tone
+    assert says in row.verdict
+
+
+def test_nothing_comes_back_where_nothing_was_forgotten(evaluated_job):
+    (row,) = report_of(evaluated_job({"merged": knows_all, "relearned": knows_all})).relearning
+    assert (row.came_back, row.tone) == (None, "unknown")
+    assert "nothing had been forgotten" in row.verdict
+
+
+def test_relearning_says_nothing_where_no_truth_is_known(evaluated_job):
+    sets = {"validation": questions(10, truth=False)}
+    assert report_of(evaluated_job({"merged": forgot, "relearned": forgot}, sets=sets)).relearning == []
+    assert report_of(evaluated_job({"merged": forgot})).relearning == []
+
+
 def test_without_base_or_merged_nothing_is_held_against_them(evaluated_job):
     report = report_of(evaluated_job({"q4_k_m": forgot}))
     assert report.control == report.quantizations == report.attacks == []
