@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cutoff.artifacts import Roots, attempt_folder
 from cutoff.client.job_record import read_record, write_record
 from cutoff.coordinator.delivery import install_request, with_installed, without_installed
-from cutoff.coordinator.job import with_attempt, with_event
-from cutoff.gguf_converter import work
+from cutoff.coordinator.job import newest_attempt, with_attempt, with_event
+from cutoff.evaluator.job_report import work as reporting
+from cutoff.gguf_converter import work as installation
 from cutoff.gguf_converter.install import uninstall_gguf
 from cutoff.gguf_converter.install_checks import requested_spec
 from cutoff.gguf_converter.install_records import RECORDS
 from cutoff.stage.context import RunContext
 from cutoff.stage.report import Reporter
-from cutoff.v1 import job_pb2, types_pb2
+from cutoff.v1 import evaluator_pb2, job_pb2, types_pb2
 
 
 def install_here(
@@ -35,7 +38,25 @@ def install_here(
     """
     job = read_record(record)
     request = install_request(job, quant_type, replace)
-    job, key = with_attempt(job, "install")
+    job, installed = _run_here(job, "install", partial(installation.install, request), roots, sink)
+    job = with_installed(job, installed)
+    write_record(record, job)
+    if newest_attempt(job, "report") is not None:  # it says that the model is not installed
+        asked = evaluator_pb2.WriteReportRequest(job=job)
+        job, _ = _run_here(job, "report", partial(reporting.write, asked), roots, sink)
+        write_record(record, job)
+    return job
+
+
+def _run_here(
+    job: job_pb2.Job,
+    stage: str,
+    work: Callable[[RunContext], Mapping[str, Any]],
+    roots: Roots,
+    sink: Callable[[types_pb2.Event], None],
+) -> tuple[job_pb2.Job, Mapping[str, Any]]:
+    """Runs a stage in this process; returns the job with an attempt at it, and the stage's result."""
+    job, key = with_attempt(job, stage)
     events: list[types_pb2.Event] = []
 
     def both(event: types_pb2.Event) -> None:
@@ -46,14 +67,12 @@ def install_here(
     folder = attempt_folder(roots.artifacts, key.job, key.stage, key.attempt)
     folder.mkdir(parents=True, exist_ok=True)
     report.send(started=types_pb2.Started())
-    installed = work.install(request, RunContext(key, folder, roots, (), report))
-    report.finished(installed)
+    result = work(RunContext(key, folder, roots, (), report))
+    report.finished(result)
     for event in events:
         if event.WhichOneof("kind") != "progress":
             job = with_event(job, key, event)
-    job = with_installed(job, installed)
-    write_record(record, job)
-    return job
+    return job, result
 
 
 def uninstall_here(record: Path, roots: Roots) -> job_pb2.Job:

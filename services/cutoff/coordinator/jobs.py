@@ -149,6 +149,9 @@ class Jobs:
         except CutoffError as error:
             _LOG.warning("not installed", job=name, reason=error.reason, message=error.message)
             Attempts(name, self._journal, self._services).give_up(error)
+            return
+        if newest_attempt(self._journal.store.get(name), "report") is not None:
+            await Pipeline(name, self._journal, self._services).report(anew=True)
 
     def _installed(self, task: asyncio.Task[None]) -> None:
         name = task.get_name()

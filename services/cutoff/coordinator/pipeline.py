@@ -93,9 +93,9 @@ class Pipeline:
             if chosen:
                 await self._install(chosen)
         except CutoffError:
-            await self._report()  # it says why nothing was installed
+            await self.report()  # it says why nothing was installed
             raise
-        await self._report()
+        await self.report()
 
     async def _check_install(self) -> None:
         """Finds out before any work that the model could not be installed.
@@ -212,10 +212,14 @@ class Pipeline:
         installed = await self._attempts.run("install", lambda: delivery.install_request(self._job(), quant_type))
         self._journal.change(self._name, lambda job: delivery.with_installed(job, installed))
 
-    async def _report(self) -> None:
-        """For every job that was evaluated, whatever came of installing. No job fails for want of its report."""
+    async def report(self, anew: bool = False) -> None:
+        """For every job that was evaluated, whatever came of installing. No job fails for want of its report.
+
+        Args:
+            anew: Whether it is made again: what came of installing has changed since.
+        """
         try:
-            await self._attempts.run("report", lambda: evaluator_pb2.WriteReportRequest(job=self._job()))
+            await self._attempts.run("report", lambda: evaluator_pb2.WriteReportRequest(job=self._job()), anew=anew)
         except CutoffError as error:
             _LOG.warning("no report", job=self._name, reason=error.reason, message=error.message)
             self._attempts.give_up(error)

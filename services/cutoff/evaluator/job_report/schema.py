@@ -144,7 +144,7 @@ class JobReport(_Part):
     """install.require: none, minimum or target."""
     created: str
     written: str
-    """When this report was made. What was installed or removed by hand later is not in it."""
+    """When this report was made. What was removed since is not in it."""
     verdict: JobVerdict
     missed: list[str]
     """What install.require asked for and was not reached, by how much."""
