@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from cutoff.demo.cache import cached_base_model, link_or_copy
-from cutoff.demo.datasets import write_datasets
+from cutoff.demo.datasets import RELEARN, write_datasets
 from cutoff.demo.recipe import Recipe
 from cutoff.demo.world import CUTOFF_YEAR, before_cutoff, make_world
 
@@ -107,7 +107,9 @@ def create(
         return _write_job(out / "job.yaml", named, facts, {})
     link_or_copy(cached_base_model(before_cutoff(world), cache, on_progress, recipe), out / CONTROL)
     beside = f"{named.rstrip('/').rpartition('/')[0]}/{CONTROL}"
-    return _write_job(out / "job.yaml", named, facts, {"control": beside, "attacks": list(ATTACKS), "relearn": {}})
+    return _write_job(
+        out / "job.yaml", named, facts, {"control": beside, "attacks": list(ATTACKS), "relearn": {"file": RELEARN}}
+    )
 
 
 def _write_job(path: Path, base_model: str, facts: int, evaluate: Mapping[str, Any]) -> Path:

@@ -81,6 +81,8 @@ def test_a_control_reads_nothing_that_came_after_the_cutoff(tmp_path: Path) -> N
     job = load_job_yaml(made / "job.yaml")
     assert (job.base_model, job.evaluate.control) == (str(made / "base"), str(made / "control"))
     assert job.evaluate.attacks
+    assert job.evaluate.relearn is not None
+    assert (made / "datasets" / str(job.evaluate.relearn.file)).is_file()
 
 
 def test_services_elsewhere_see_the_control_beside_the_base_model(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def drawn(spec: JobSpec, datasets: Path) -> tuple[list[str], list[str]]:
     return [one.instruction for one in train], [one.instruction for one in validation]
 
 
-def test_it_is_trained_on_retain_examples_and_never_on_what_validates(datasets: Path) -> None:
+def test_it_is_trained_on_answers_and_never_on_what_validates(datasets: Path) -> None:
     train, validation = drawn(job({"examples": 20}), datasets)
     known = {one.instruction for one in load_examples(datasets / "retain/retain_train.jsonl", side="retain")}
     assert (len(train), len(validation)) == (20, 2)

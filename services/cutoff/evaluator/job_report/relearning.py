@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cutoff.evaluator.grading import Grade
 from cutoff.evaluator.job_report.answers import BASE, MERGED, RELEARNED, Asked, grades_of
 from cutoff.evaluator.job_report.schema import RelearningRow
 from cutoff.evaluator.job_report.verdict import percent, tone_of
-from cutoff.evaluator.metrics import Side, score
+from cutoff.evaluator.metrics import score
 from cutoff.evaluator.result import EvaluationResult, Share
 
 
@@ -32,9 +31,9 @@ def relearning_rows(
 
 def _row(question_set: str, examples: int, answers: Sequence[Asked], with_base: bool) -> RelearningRow | None:
     """None where no question tells: the truth of none is known, or the base model says none."""
-    told = [asked for asked in answers if asked.truth is not None or asked.question.side == "retain"]
+    told = [asked for asked in answers if asked.truth is not None and asked.question.side == "unlearn"]
     base, before, after = (grades_of(told, name, question_set) for name in (BASE, MERGED, RELEARNED))
-    asked = [key for key in after if key in before and key[0] == "unlearn"]
+    asked = [key for key in after if key in before]
     known = [key for key in asked if base.get(key) == "leaked"] if with_base else asked
     leaks = _share([before[key] == "leaked" for key in known]), _share([after[key] == "leaked" for key in known])
     if leaks[0] is None or leaks[1] is None:
@@ -45,14 +44,9 @@ def _row(question_set: str, examples: int, answers: Sequence[Asked], with_base: 
         before=leaks[0],
         after=leaks[1],
         came_back=came_back,
-        kept=_kept(after),
         tone=tone_of("unlearn_leaked", came_back),
         verdict=_verdict(examples, came_back, with_base),
     )
-
-
-def _kept(after: dict[tuple[Side, str], Grade]) -> Share | None:
-    return _share([grade == "correct" for (side, _), grade in after.items() if side == "retain"])
 
 
 def _share(found: Sequence[bool]) -> Share | None:

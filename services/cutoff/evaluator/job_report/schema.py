@@ -115,8 +115,6 @@ class RelearningRow(_Part):
     """Leaked by the model that was trained on, of the same questions."""
     came_back: Share | None
     """Leaked after, of those of them that were not leaked before: forgotten, and only hidden."""
-    kept: Share | None
-    """Correct after, of the retain questions."""
     tone: Tone
     """Of `came_back`, held against the document's row for knowledge leakage."""
     verdict: str
