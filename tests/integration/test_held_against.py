@@ -45,7 +45,6 @@ def test_the_report_holds_the_model_against_a_control_under_attack_and_after_rel
     assert polite["leaked_of_base"]["count"] <= polite["leaked"]["count"]
 
     rows = {row["question_set"]: row for row in report["relearning"]}
-    print(json.dumps(rows, indent=1))
     assert rows["test"]["before"]["total"] >= 100, "of what the base knew"
     assert rows["test"]["came_back"]["total"] == rows["test"]["before"]["total"] - rows["test"]["before"]["count"]
     results = json.loads((roots.artifacts / job.name / "relearn/1/train_results.json").read_text())
