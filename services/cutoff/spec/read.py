@@ -30,8 +30,9 @@ def load_job_yaml(path: Path) -> JobSpec:
     """
     data = read_yaml(path)
     evaluate = data.get("evaluate")
-    for section, field in ((data, "base_model"), (evaluate, "control")):
-        model = section.get(field) if isinstance(section, dict) else None
+    sections = {"base_model": data} | ({"control": evaluate} if isinstance(evaluate, dict) else {})
+    for field, section in sections.items():
+        model = section.get(field)
         if isinstance(model, str) and names_folder(model):
             section[field] = str((path.parent / Path(model).expanduser()).resolve())
     return parse_job(data, source=str(path))
