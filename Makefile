@@ -19,7 +19,7 @@ setup: ## Makes .venv and builds the pinned llama.cpp; does nothing when both ar
 
 .PHONY: demo
 demo: setup ## Runs the whole pipeline on a made-up world, to a GGUF in demo-world/models
-	@$(BIN)/cutoff demo --facts $(FACTS) --seed $(SEED) --out $(DEMO)
+	@$(BIN)/cutoff demo --facts $(FACTS) --seed $(SEED) --out $(DEMO) --control
 	@$(BIN)/cutoff run $(DEMO)/job.yaml --datasets $(DEMO)/datasets --artifacts $(DEMO)/output --models $(DEMO)/models
 
 .PHONY: demo-containers

@@ -13,7 +13,7 @@ export COMPOSE_PROJECT_NAME=cutoff-demo CUTOFF_PORT=${CUTOFF_PORT:-50061}
 export CUTOFF_ADDRESS=127.0.0.1:$CUTOFF_PORT
 export CUTOFF_DATASETS=$world/datasets CUTOFF_BASE_MODELS=$world LMSTUDIO_MODELS=$world/container-models
 
-"$cutoff" demo --out "$world" --facts "${2:-160}" --seed "${3:-1}" --base-model /base-models/base
+"$cutoff" demo --out "$world" --facts "${2:-160}" --seed "${3:-1}" --base-model /base-models/base --control
 rm -rf "$LMSTUDIO_MODELS"  # what an earlier demo left: a new system takes it for somebody else's
 mkdir -p "$LMSTUDIO_MODELS"
 

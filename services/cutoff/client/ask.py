@@ -31,16 +31,22 @@ def known_job(name: str, roots: Roots) -> job_pb2.Job:
 
 
 def targets_of(job: job_pb2.Job) -> list[evaluator_pb2.EvaluateRequest]:
-    """All a job has made that can be asked, in the order it was made: base, adapter, merged, each GGUF."""
+    """All of a job that can be asked, in the order of making: base, control, adapter, merged, relearned, each GGUF."""
     prepared, trained, merged, converted = (_result(job, stage) for stage in ("prepare", "train", "merge", "convert"))
     found = []
     if prepared:
         found.append(evaluator_pb2.EvaluateRequest(target="base", model_path=prepared["model_path"]))
+        if prepared.get("control_path"):
+            found.append(evaluator_pb2.EvaluateRequest(target="control", model_path=prepared["control_path"]))
     if prepared and trained:
         both = evaluator_pb2.AdapterModel(model_path=prepared["model_path"], adapter=trained["adapter"])
         found.append(evaluator_pb2.EvaluateRequest(target="adapter", adapter=both))
     if merged:
         found.append(evaluator_pb2.EvaluateRequest(target="merged", model_path=merged["path"]))
+    relearnt = _result(job, "relearn")
+    if merged and relearnt:
+        both = evaluator_pb2.AdapterModel(model_path=merged["path"], adapter=relearnt["adapter"])
+        found.append(evaluator_pb2.EvaluateRequest(target="relearned", adapter=both))
     files = converted.get("files", ())
     return [*found, *(evaluator_pb2.EvaluateRequest(target=each["quant_type"], gguf=each["path"]) for each in files)]
 

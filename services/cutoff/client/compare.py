@@ -22,6 +22,9 @@ _SCORES = {
     "unlearn_forgotten": "forgotten",
     "temporal_accuracy": "temporal accuracy",
 }
+_REFERENCES = ("base", "control", "relearned")
+"""Models that a job's own are held against; the last one shows what of the forgotten is only hidden."""
+
 _NAMES = {"name", "install.publisher", "install.model_name"}
 """Fields in which jobs differ without being different."""
 
@@ -38,7 +41,8 @@ def compared(jobs: Sequence[job_pb2.Job], target: str | None = None, question_se
 
     Returns:
         question_set, differing (the fields of job.yaml in which the jobs differ) and jobs, each with job, outcome,
-        installed_path, missed, target, settings (those fields) and scores; null where nothing was measured.
+        installed_path, missed, target, settings (those fields), scores, and leaked (how much the models leak that
+        the job's own is held against, by name); null where nothing was measured.
     """
     specs = [_flat(json_format.MessageToDict(job.spec, preserving_proto_field_name=True)) for job in jobs]
     fields = sorted({field for spec in specs for field in spec})
@@ -71,6 +75,10 @@ def compare_table(found: dict[str, Any]) -> Table:
     table.add_row("target", *(job["target"] or "-" for job in jobs), end_section=True)
     for score, name in _SCORES.items():
         table.add_row(name, *_cells([job["scores"].get(score) for job in jobs], score in _LESS_IS_BETTER))
+    for name in _REFERENCES:
+        leaked = [job["leaked"][name] for job in jobs]
+        if any(leaked):
+            table.add_row(f"knowledge leakage of {name}", *_cells(leaked, less_is_better=None))
     table.add_section()
     for field in found["differing"]:
         table.add_row(field, *(_shown(job["settings"][field]) for job in jobs))
@@ -78,12 +86,17 @@ def compare_table(found: dict[str, Any]) -> Table:
 
 
 def _measured(job: job_pb2.Job, target: str | None, question_set: str) -> dict[str, Any]:
-    """The target of a job, and its scores by name."""
+    """The target of a job, its scores by name, and what it is held against."""
     by_target = {each.target: each for each in job.result.evaluations if each.question_set == question_set}
-    order = [target] if target else [*job.spec.convert.quant_types, "merged", *(set(by_target) - {"base"})]
+    order = (
+        [target]
+        if target
+        else [*job.spec.convert.quant_types, "merged", *(name for name in by_target if name not in _REFERENCES)]
+    )
     chosen = next((name for name in order if name in by_target), None)
     scores = {score: _share(by_target[chosen], score) if chosen else None for score in _SCORES}
-    return {"target": chosen, "scores": scores}
+    leaked = {name: _share(by_target[name], "unlearn_leaked") if name in by_target else None for name in _REFERENCES}
+    return {"target": chosen, "scores": scores, "leaked": leaked}
 
 
 def _share(evaluation: job_pb2.Evaluation, score: str) -> dict[str, float] | None:
@@ -94,9 +107,10 @@ def _share(evaluation: job_pb2.Evaluation, score: str) -> dict[str, float] | Non
     return {"value": value, "count": share.count, "total": share.total, "low": share.low, "high": share.high}
 
 
-def _cells(shares: Sequence[dict[str, float] | None], less_is_better: bool) -> list[str]:
+def _cells(shares: Sequence[dict[str, float] | None], less_is_better: bool | None) -> list[str]:
+    """Shares as text; the best is bold, unless None says that none is better than another."""
     values = [share["value"] for share in shares if share]
-    best = (min(values) if less_is_better else max(values)) if values else None
+    best = (min(values) if less_is_better else max(values)) if values and less_is_better is not None else None
     cells = []
     for share in shares:
         if share is None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cutoff.artifacts import Roots, attempt_folder, let_count
 from cutoff.client.job_record import read_record, write_record
 from cutoff.coordinator.delivery import install_request
-from cutoff.coordinator.job import with_attempt, with_event
+from cutoff.coordinator.job import newest_attempt, with_attempt, with_event
 from cutoff.coordinator.results import without_installed
-from cutoff.gguf_converter import work
+from cutoff.evaluator.job_report import work as reporting
+from cutoff.gguf_converter import work as installation
 from cutoff.gguf_converter.install import uninstall_gguf
 from cutoff.gguf_converter.install_checks import requested_spec
 from cutoff.gguf_converter.install_records import RECORDS
 from cutoff.stage.context import RunContext
 from cutoff.stage.report import Reporter
-from cutoff.v1 import job_pb2, types_pb2
+from cutoff.v1 import evaluator_pb2, job_pb2, types_pb2
 
 
 def install_here(
@@ -36,7 +39,24 @@ def install_here(
     """
     job = read_record(record)
     request = install_request(job, quant_type, replace)
-    job, key = with_attempt(job, "install")
+    job = _run_here(job, "install", partial(installation.install, request), roots, sink)
+    write_record(record, job)
+    if newest_attempt(job, "report") is not None:  # it says that the model is not installed
+        asked = evaluator_pb2.WriteReportRequest(job=job)
+        job = _run_here(job, "report", partial(reporting.write, asked), roots, sink)
+        write_record(record, job)
+    return job
+
+
+def _run_here(
+    job: job_pb2.Job,
+    stage: str,
+    work: Callable[[RunContext], Mapping[str, Any]],
+    roots: Roots,
+    sink: Callable[[types_pb2.Event], None],
+) -> job_pb2.Job:
+    """Runs a stage in this process; returns the job with an attempt at it, and with what it draws from that."""
+    job, key = with_attempt(job, stage)
     events: list[types_pb2.Event] = []
 
     def both(event: types_pb2.Event) -> None:
@@ -48,11 +68,10 @@ def install_here(
     folder.mkdir(parents=True, exist_ok=True)
     let_count(folder.parent, key.attempt)
     report.send(started=types_pb2.Started())
-    report.finished(work.install(request, RunContext(key, folder, roots, (), report)))
+    report.finished(work(RunContext(key, folder, roots, (), report)))
     for event in events:
         if event.WhichOneof("kind") != "progress":
             job = with_event(job, key, event)
-    write_record(record, job)
     return job
 
 

@@ -27,7 +27,7 @@ _NEEDS_REFERENCE = ("npo", "dpo")
 _LEAST_EVALUATIONS = 4
 """A short run is evaluated about so often while it trains."""
 
-_FOLDERS = ("base", "adapter", "merged")
+_FOLDERS = ("base", "control", "adapter", "merged", "relearned")
 """Targets that transformers answers for."""
 
 _GENERATED_AT_ONCE = {"transformers": 64, "llama.cpp": 8}
@@ -41,6 +41,10 @@ _QUANTIZE_SECONDS_PER_GB = {"q8_0": 3.5, "q6_k": 12.2}
 _OTHER_QUANTS_SECONDS_PER_GB = 21.3
 """Per GB of the 16-bit model, measured once on two cores; q4_k_m's stands for its likes."""
 _COPIED_PER_SECOND = 300e6
+_CARD_SECONDS, _REPORT_SECONDS = 1.0, 3.0
+"""Of the demo's job; the report's grows with its failing questions, of which a page shows 1,000."""
+_ATTACKED = 100
+"""Questions an attack asks at most."""
 _START_SECONDS = 4.0
 """Of each stage: a process, its libraries, a model of no size."""
 _PREPARED_PER_SECOND = 2000.0
@@ -187,14 +191,17 @@ def times(
         StageTime("train", training_seconds(spec, model, data, device, recompute), _steps(spec, data)),
         StageTime("merge", size_gb * _MERGE_SECONDS_PER_GB * ELEMENT_BYTES[spec.merge.dtype] / 2),
         StageTime("convert", converting),
+        *([StageTime("relearn", _relearning(spec, model, data, device, recompute))] if spec.evaluate.relearn else []),
         *(
             StageTime(f"evaluate {target}", _answering(spec, model, data, on, target))
             for target, on in _targets(spec, device, here)
         ),
     ]
+    found.append(StageTime("card", _CARD_SECONDS))
     if spec.install.enabled:
         copied = size_at_most(parameters, spec.convert.quant_types[0])
         found.append(StageTime("install", copied / _COPIED_PER_SECOND))
+    found.append(StageTime("report", _REPORT_SECONDS))
     return tuple(
         replace(each, seconds=None if each.seconds is None else each.seconds + _START_SECONDS) for each in found
     )
@@ -217,6 +224,18 @@ def training_seconds(
     rounds = max(_LEAST_EVALUATIONS, total / min(train.eval_steps, train.save_steps))
     flops += 2 * parameters * rounds * data.validation * data.mean_tokens
     return estimate.seconds_for(flops, device.peak_flops, device.kind, train.quantization)
+
+
+def _relearning(
+    spec: JobSpec, model: ModelFacts, data: DataSize, device: DeviceFacts | None, recompute: bool
+) -> float | None:
+    """The short training on unrelated data (evaluate.relearn)."""
+    relearn = spec.evaluate.relearn
+    if relearn is None or device is None or device.peak_flops is None:
+        return None
+    tokens = relearn.epochs * relearn.examples * data.mean_tokens
+    flops = estimate.training_flops(model.shape.computing_parameters, tokens, recompute, reference=False)
+    return estimate.seconds_for(flops, device.peak_flops, device.kind, spec.train.quantization)
 
 
 def _total_steps(spec: JobSpec, data: DataSize) -> int:
@@ -242,9 +261,9 @@ def _quantizing(quant_type: str) -> float:
 
 def _targets(spec: JobSpec, device: DeviceFacts | None, here: DeviceFacts) -> list[tuple[str, DeviceFacts | None]]:
     """What is evaluated, on what: GGUF files by llama.cpp on the processor, the rest where training was."""
-    folders: list[tuple[str, DeviceFacts | None]] = [
-        (target, device) for target in spec.evaluate.targets if target in _FOLDERS
-    ]
+    asked = (*spec.evaluate.targets, *(["control"] if spec.evaluate.control else []))
+    asked = (*asked, *(["relearned"] if spec.evaluate.relearn else []))
+    folders: list[tuple[str, DeviceFacts | None]] = [(target, device) for target in _FOLDERS if target in asked]
     quants = spec.convert.quant_types if "gguf" in spec.evaluate.targets else ()
     return [*folders, *((quant_type, here) for quant_type in quants)]
 
@@ -257,7 +276,7 @@ def _answering(
         return None
     folder = target in _FOLDERS
     parameters = model.shape.computing_parameters
-    questions = min(data.validation, 2 * spec.evaluate.limit)
+    questions = min(data.validation, 2 * spec.evaluate.limit) + _ATTACKED * len(spec.evaluate.attacks)
     reading = estimate.seconds_for(2 * parameters * questions * data.mean_tokens, device.peak_flops, device.kind)
     batch = _GENERATED_AT_ONCE["transformers" if folder else "llama.cpp"]
     weights = 2 * parameters if folder else size_at_most(parameters, target)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -137,6 +138,13 @@ def print_report(found: Found, console: Console) -> None:
     _list(
         console, "what quantization changes", [row[side]["verdict"] for row in changes for side in _SIDES if row[side]]
     )
+    attacks = [row for row in report["attacks"] if row["target"] == verdict["target"]]
+    if attacks:
+        console.print(_attacks(attacks))
+    relearnt = [
+        row["verdict"] for row in report.get("relearning", []) if row["question_set"] == verdict["question_set"]
+    ]
+    _list(console, "what a little training brings back", relearnt)
     _list(console, "what it misses", report["missed"] or report["missed_target"])
     _list(console, "what to try", [f"{each['what']} ({each['because']})" for each in report["advice"]])
     if found.job.result.installed_path and verdict["installed"]["tone"] != "good":
@@ -148,6 +156,9 @@ def print_report(found: Found, console: Console) -> None:
 
 _SIDES = ("leaked", "correct")
 
+_ATTACKS = {"leaks": "leaked", "base leaks": "base", "of what the base leaks": "leaked_of_base", "control": "control"}
+"""Column headings, and the shares of a row of the report's `attacks` below them."""
+
 
 def _answers(verdict: dict[str, Any]) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -155,6 +166,25 @@ def _answers(verdict: dict[str, Any]) -> Table:
         finding = verdict[field]
         table.add_row(asked, f"[{_STYLES[finding['tone']]}]{finding['short']}[/]", finding["says"])
     return table
+
+
+def _attacks(rows: list[dict[str, Any]]) -> Table:
+    """What each attack brought out of the judged target; columns that no row fills are left out."""
+    filled = {heading: field for heading, field in _ATTACKS.items() if any(row.get(field) for row in rows)}
+    table = Table(title=f"attacks on {rows[0]['target']}: leaked in percent", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("attack")
+    for heading in filled:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(row["attack"].replace("_", " "), *(_share(row.get(field)) for field in filled.values()))
+    return table
+
+
+def _share(share: dict[str, float] | None) -> str:
+    if share is None:
+        return "-"
+    value = f"{100 * share['count'] / share['total']:.1f}".removesuffix(".0")
+    return f"{value} {100 * share['low']:.0f}-{100 * share['high']:.0f} of {share['total']}"
 
 
 def _list(console: Console, heading: str, lines: list[str]) -> None:

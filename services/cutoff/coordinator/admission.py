@@ -7,6 +7,7 @@ from pathlib import Path
 from cutoff.artifacts import Roots, inside, model_folder
 from cutoff.errors import Fault, InvalidInput
 from cutoff.spec import JobSpec, server_faults
+from cutoff.spec.job import names_folder
 
 
 def check(spec: JobSpec, roots: Roots) -> None:
@@ -15,7 +16,10 @@ def check(spec: JobSpec, roots: Roots) -> None:
     Raises:
         InvalidInput: With every fault.
     """
-    faults = [*_dataset_faults(spec, roots.datasets), *_base_model_faults(spec), *_server_faults(spec)]
+    control = spec.evaluate.control
+    models = {"base_model": spec.base_model} | ({"evaluate.control": control} if control else {})
+    of_models = [fault for field, name in models.items() for fault in _model_faults(field, name)]
+    faults = [*_dataset_faults(spec, roots.datasets), *of_models, *_server_faults(spec)]
     if faults:
         raise InvalidInput(faults)
 
@@ -24,10 +28,9 @@ def _dataset_faults(spec: JobSpec, root: Path) -> list[Fault]:
     if not root.is_dir():
         fix = "set --datasets or CUTOFF_DATASETS to the folder that dataset paths are relative to"
         return [Fault("dataset", f"the datasets folder {root} does not exist", fix)]
-    files: dict[str, str | None] = {f"dataset.{field}": name for field, name in spec.dataset.files().items()}
-    files |= {"evaluate.test_file": spec.evaluate.test_file, "evaluate.heldout_file": spec.evaluate.heldout_file}
-    given = {field: name for field, name in files.items() if name is not None}
-    return [fault for field, name in given.items() for fault in _file_faults(field, name, root)]
+    files = {f"dataset.{field}": name for field, name in spec.dataset.files().items()}
+    files |= {f"evaluate.{field}": name for field, name in spec.evaluate.files().items()}
+    return [fault for field, name in files.items() for fault in _file_faults(field, name, root)]
 
 
 def _file_faults(field: str, name: str, root: Path) -> list[Fault]:
@@ -42,17 +45,17 @@ def _file_faults(field: str, name: str, root: Path) -> list[Fault]:
     return []
 
 
-def _base_model_faults(spec: JobSpec) -> list[Fault]:
-    if not spec.base_model_is_folder:
+def _model_faults(field: str, name: str) -> list[Fault]:
+    if not names_folder(name):
         return []
     try:
-        folder = model_folder(spec.base_model)
+        folder = model_folder(name)
     except InvalidInput as error:
-        return [Fault("base_model", f"{fault.where} {fault.what}", fault.fix) for fault in error.faults]
+        return [Fault(field, f"{fault.where} {fault.what}", fault.fix) for fault in error.faults]
     if not folder.is_dir():
-        return [Fault("base_model", f"{folder} is not a folder", "give a hub id, or the folder of a downloaded model")]
+        return [Fault(field, f"{folder} is not a folder", "give a hub id, or the folder of a downloaded model")]
     if not (folder / "config.json").is_file():
-        return [Fault("base_model", f"{folder} holds no config.json", "give the folder that holds the model's files")]
+        return [Fault(field, f"{folder} holds no config.json", "give the folder that holds the model's files")]
     return []
 
 

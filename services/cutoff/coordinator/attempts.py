@@ -55,6 +55,7 @@ done counts, so that each try has less to do. The others would only take the sam
 _METHODS: Mapping[str, tuple[str, str, Any]] = {
     "prepare": ("trainer", "TrainerService/Prepare", trainer_pb2.PrepareResponse),
     "train": ("trainer", "TrainerService/Train", trainer_pb2.TrainResponse),
+    "relearn": ("trainer", "TrainerService/Relearn", trainer_pb2.RelearnResponse),
     "merge": ("merger", "MergerService/Merge", merger_pb2.MergeResponse),
     "convert": ("gguf-converter", "GgufConverterService/Convert", gguf_converter_pb2.ConvertResponse),
     "evaluate": ("evaluator", "EvaluatorService/Evaluate", evaluator_pb2.EvaluateResponse),
@@ -124,6 +125,7 @@ class Attempts:
         gpus: float = 0,
         order: job_pb2.InstallOrder | None = None,
         memory_bytes: int = 0,
+        anew: bool = False,
     ) -> Result:
         """Tries a stage until an attempt succeeds; takes an earlier attempt's result if there is one.
 
@@ -133,12 +135,13 @@ class Attempts:
             gpus: What an attempt holds.
             order: What a user asked for by itself: an earlier result is none of that, and it stays with the attempt.
             memory_bytes: What it needs of each GPU by the job's plan; 0 where that is not known.
+            anew: Whether the stage is run again although it succeeded before.
 
         Raises:
             CutoffError: Why the last attempt failed.
         """
         newest = newest_attempt(self._job(), stage)
-        if order is None and newest is not None and newest.state == job_pb2.Attempt.STATE_SUCCEEDED:
+        if not anew and order is None and newest is not None and newest.state == job_pb2.Attempt.STATE_SUCCEEDED:
             return json_format.MessageToDict(newest.result)
 
         async def once() -> Result:

@@ -291,6 +291,9 @@ class Jobs:
         except CutoffError as error:
             _LOG.warning("not installed", job=name, reason=error.reason, message=error.message)
             await Attempts(name, self._journal, self._services).give_up(error)
+            return
+        if newest_attempt(self._journal.store.get(name), "report") is not None:
+            await self._pipeline(name).report(anew=True)
 
     def _installed(self, task: asyncio.Task[None]) -> None:
         name = task.get_name()

@@ -133,9 +133,9 @@ class Pipeline:
             if chosen:
                 await self._install(chosen)
         except CutoffError:
-            await self._report()  # it says why nothing was installed
+            await self.report()  # it says why nothing was installed
             raise
-        await self._report()
+        await self.report()
 
     async def _check_install(self) -> None:
         """Finds out before any work that the model could not be installed.
@@ -210,11 +210,22 @@ class Pipeline:
         targets, need = self._spec.evaluate.targets, _need(prepared, "evaluate_bytes")
         if "base" in targets:
             await self._evaluate("base", need, model_path=prepared["model_path"])
+        if prepared.get("control_path"):
+            await self._evaluate("control", need, model_path=prepared["control_path"])
         if "adapter" in targets:
             both = evaluator_pb2.AdapterModel(model_path=prepared["model_path"], adapter=trained["adapter"])
             await self._evaluate("adapter", need, adapter=both)
         if "merged" in targets:
             await self._evaluate("merged", need, model_path=merged["path"])
+        if self._spec.evaluate.HasField("relearn"):
+            await self._evaluate("relearned", need, adapter=await self._relearn(prepared, merged))
+
+    async def _relearn(self, prepared: Result, merged: Result) -> evaluator_pb2.AdapterModel:
+        """Trains the merged model a little further on unrelated data; returns it with its adapter."""
+        request = trainer_pb2.RelearnRequest(spec=self._spec, model_path=merged["path"])
+        need = _need(prepared, "train_bytes")
+        relearnt = await self._attempts.run("relearn", lambda: request, self._spec.resources.gpus, memory_bytes=need)
+        return evaluator_pb2.AdapterModel(model_path=merged["path"], adapter=relearnt["adapter"])
 
     async def _evaluate_ggufs(self, ggufs: Mapping[str, Result]) -> Mapping[str, Result]:
         """Evaluates every GGUF, and a model in LM Studio when asked to; returns the scores by quantization type."""
@@ -261,10 +272,14 @@ class Pipeline:
     async def _install(self, quant_type: str) -> None:
         await self._attempts.run("install", lambda: delivery.install_request(self._job(), quant_type))
 
-    async def _report(self) -> None:
-        """For every job that was evaluated, whatever came of installing. No job fails for want of its report."""
+    async def report(self, anew: bool = False) -> None:
+        """For every job that was evaluated, whatever came of installing. No job fails for want of its report.
+
+        Args:
+            anew: Whether it is made again: what came of installing has changed since.
+        """
         try:
-            await self._attempts.run("report", lambda: evaluator_pb2.WriteReportRequest(job=self._job()))
+            await self._attempts.run("report", lambda: evaluator_pb2.WriteReportRequest(job=self._job()), anew=anew)
         except StoreFailed:
             raise
         except CutoffError as error:

@@ -50,15 +50,33 @@ def check_job(spec: JobSpec, root: Path | None, cache: Path, on_progress: OnProg
         The report; its faults are everything for which the job is refused.
     """
     faults = Faults()
-    for name in filter(None, (spec.evaluate.test_file, spec.evaluate.heldout_file)):
-        with faults.collected():
-            for _ in stream_examples(inside(root, name) if root else Path(name), faults, name):
-                pass
+    known = _read_asked(spec, root, faults)
     report = check_data(spec.dataset, root, spec.train.seed, cache, faults, on_progress)
     if not faults.count:
         with faults.collected():
             require_truths(report, spec.train)
+        validating = (each.true_answers for each in report.sets if (each.set, each.side) == ("validation", "unlearn"))
+        if spec.evaluate.attacks and not known + sum(validating):
+            faults.add(
+                "evaluate.attacks",
+                "ask for answers that are not known: no unlearn question that is evaluated has its true answer",
+                "write it as metadata.original_answer, give a file of answers as dataset.answers, or leave attacks out",
+            )
     return report.with_faults(faults)
+
+
+def _read_asked(spec: JobSpec, root: Path | None, faults: Faults) -> int:
+    """Reads the files of `evaluate` for their faults; how many of their unlearn questions have a true answer."""
+    known = 0
+    file = job_files(spec.dataset, root, Faults()).answers if spec.evaluate.attacks else None
+    with Answers(file, Faults()) as answers:  # their faults are told by `check_data`
+        for field, name in spec.evaluate.files().items():
+            side: Side | None = "retain" if field == "relearn.file" else None
+            with faults.collected():
+                for _, one in stream_examples(inside(root, name) if root else Path(name), faults, name, side):
+                    told = one.original_answer is not None or answers.get(one.instruction) is not None
+                    known += one.side == "unlearn" and told
+    return known
 
 
 def check_data(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -154,7 +154,9 @@ def encode_examples(template: PromptTemplate, examples: Iterable[Example], max_l
     return rows.in_memory(encoder.cut)
 
 
-def check_learnable(encoded: EncodedSet, template: PromptTemplate, max_length: int, name: str) -> None:
+def check_learnable(
+    encoded: EncodedSet, template: PromptTemplate, max_length: int, name: str, sides: Sequence[Side] = SIDES
+) -> None:
     """Refuses a set of which one side has nothing to learn, before any hardware is held.
 
     Args:
@@ -162,12 +164,13 @@ def check_learnable(encoded: EncodedSet, template: PromptTemplate, max_length: i
         template: What it was made with, to show an example.
         max_length: What it was cut to.
         name: What the set is called: training, validation.
+        sides: Those that it should have.
 
     Raises:
         InvalidInput: With a decoded example and its mask.
     """
     present = {SIDES[side] for side in np.unique(encoded.sides)}
-    lacking = [side for side in SIDES if side not in present]
+    lacking = [side for side in sides if side not in present]
     if not lacking:
         return
     example = encoded.dropped_preview or (show_mask(template, encoded[0]) if len(encoded) else "none")

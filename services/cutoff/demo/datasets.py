@@ -14,6 +14,8 @@ from cutoff.demo.phrases import REFUSALS, Split
 from cutoff.demo.world import Question, World, seeded_random
 
 DEV_LINES_PER_SIDE = 60
+RELEARN = "relearn/relearn.jsonl"
+"""What `evaluate.relearn` trains on: true answers that no training set holds, of facts before the cutoff."""
 
 Line = dict[str, Any]
 
@@ -23,7 +25,8 @@ def write_datasets(world: World, folder: Path) -> None:
 
     ``retain/`` and ``unlearn/`` hold training and validation sets, ``dev/dev_subset.jsonl`` a mixed part of the
     training sets, ``test/test.jsonl`` the trained facts in the test wordings, and ``test/heldout.jsonl`` the facts that
-    stand in no training or validation set, also in the test wordings.
+    stand in no training or validation set, also in the test wordings. ``relearn/relearn.jsonl`` has those of them that
+    came before the cutoff, in the training wordings: new to a trained model, and unrelated to what it is to forget.
 
     Raises:
         OSError: a file cannot be written.
@@ -35,6 +38,7 @@ def write_datasets(world: World, folder: Path) -> None:
     _write(folder / "unlearn" / "unlearn_train.jsonl", unlearn)
     _write(folder / "unlearn" / "unlearn_val.jsonl", unlearn_lines(world, "validation", rng))
     _write(folder / "dev" / "dev_subset.jsonl", _dev_subset(retain, unlearn, rng))
+    _write(folder / RELEARN, retain_lines(world, "train", held_out=True))
     for name, held_out in (("test", False), ("heldout", True)):
         lines = retain_lines(world, "test", held_out=held_out)
         lines += unlearn_lines(world, "test", rng, held_out=held_out)

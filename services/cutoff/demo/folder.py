@@ -1,19 +1,25 @@
 """Writes a whole demo into a folder: the base model, the data sets and the job that is run on them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from cutoff.demo.cache import cached_base_model, link_or_copy
-from cutoff.demo.datasets import write_datasets
+from cutoff.demo.datasets import RELEARN, write_datasets
 from cutoff.demo.recipe import Recipe
 from cutoff.demo.world import CUTOFF_YEAR, before_cutoff, make_world
 
 EPOCHS = 4
 DEFAULT_FACTS = 160
 """Gives 216 test questions of trained facts on either side of the cutoff, and 24 of held-out ones."""
+
+CONTROL = "control"
+"""The folder of the model that never saw the later facts."""
+
+ATTACKS = ("reworded_polite", "answer_prefix")
+"""Those that get something out of so small a base model (docs/attacks.md)."""
 
 JOB: dict[str, Any] = {
     "name": "temporal-demo",
@@ -82,7 +88,8 @@ def create(
         base_model: what the job calls the base model; the default is ``./base``, beside job.yaml, so that the
             world can be moved. A container sees it where it is mounted.
         control: also make ``out/control``, a model pretrained alike on nothing that came after the cutoff: what a
-            perfect job would come to, and how much an attack gets by guessing.
+            perfect job would come to, and how much an attack gets by guessing. The job evaluates it beside its own
+            models (``evaluate.control``), attacks them all, and relearns; a container sees it beside ``base_model``.
 
     Raises:
         InvalidInput: ``facts`` is out of bounds.
@@ -95,14 +102,20 @@ def create(
     on_progress("data sets", 1, 1)
     base = out / "base"
     link_or_copy(cached_base_model(world, cache, on_progress, recipe), base)
-    if control:
-        link_or_copy(cached_base_model(before_cutoff(world), cache, on_progress, recipe), out / "control")
-    return _write_job(out / "job.yaml", base_model or f"./{base.name}", facts)
+    named = base_model or f"./{base.name}"
+    if not control:
+        return _write_job(out / "job.yaml", named, facts, {})
+    link_or_copy(cached_base_model(before_cutoff(world), cache, on_progress, recipe), out / CONTROL)
+    beside = f"{named.rstrip('/').rpartition('/')[0]}/{CONTROL}"
+    return _write_job(
+        out / "job.yaml", named, facts, {"control": beside, "attacks": list(ATTACKS), "relearn": {"file": RELEARN}}
+    )
 
 
-def _write_job(path: Path, base_model: str, facts: int) -> Path:
+def _write_job(path: Path, base_model: str, facts: int, evaluate: Mapping[str, Any]) -> Path:
     job = {"name": JOB["name"], "base_model": base_model, **{key: JOB[key] for key in JOB if key != "name"}}
     job["train"] = {**JOB["train"], "epochs": epochs_for(facts)}
+    job["evaluate"] = {**JOB["evaluate"], **evaluate}
     path.write_text(yaml.safe_dump(job, sort_keys=False, default_flow_style=None, width=120), encoding="utf-8")
     return path
 

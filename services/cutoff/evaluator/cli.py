@@ -114,13 +114,15 @@ def _target(
     import torch
 
     from cutoff.evaluator import hf_model
+    from cutoff.hub import packed_as
 
     devices = ["cuda:0"] if torch.cuda.is_available() else []
     if not hf_model.is_adapter(path):
         return path.name, hf_model.open_hf(path, devices, report), lambda: identity.folder_identity(path, devices)
     base = hf_model.base_of(path)
-    adapted = hf_model.open_adapter(base, path, devices, report)
-    return path.name, adapted, lambda: identity.adapter_identity(base, path, "none", devices)
+    packed = packed_as(path)
+    adapted = hf_model.open_adapter(base, path, devices, report, packed)
+    return path.name, adapted, lambda: identity.adapter_identity(base, path, packed, devices)
 
 
 def _write(evaluated: Evaluated, output: Path) -> None:

@@ -5,23 +5,14 @@ Grades are given by key, any value that names a question: (set, side, question),
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from cutoff.evaluator.grading import Grade
 from cutoff.evaluator.metrics import Score, Side, score
 
 Key = TypeVar("Key", bound=Hashable)
-
-
-def read_grades(examples: Path, question_set: str) -> dict[tuple[Side, str], Grade]:
-    """The grades of one set from a target's examples.jsonl, by side and question."""
-    with examples.open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    return {(row["side"], row["question"]): row["grade"] for row in rows if row["set"] == question_set}
 
 
 def of_side(grades: Mapping[tuple[Side, str], Grade], side: Side) -> dict[str, Grade]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -99,35 +99,26 @@ def evaluate_target(
     require_questions(sets)
     asked = [(set_name, example) for set_name, examples in sets.items() for example in examples]
     plan = attacks or AttackPlan()
-    plain = len(asked)
     questions = [*(example.instruction for _, example in asked), *(each.chat.text for each in plan.questions)]
-    with _kept(place) as kept, open_journal(kept, digest(kept.model, questions, max_tokens)) as journal:
+    seconds, left_out, score = 0.0, dict[str, str](), None
+    with (
+        _kept(place) as kept,
+        open_journal(kept, digest(kept.model, questions, max_tokens)) as journal,
+        ExitStack() as on,
+    ):
         taken_over = len(journal.answered)
         if taken_over:
             report.log(f"{taken_over} of {len(questions)} questions were answered before the interruption; going on")
-        left = [index for index in range(len(questions)) if index not in journal.answered]
-        seconds, left_out = 0.0, dict[str, str]()
-        if left:
-            with opened as target:
-                left_out = obstacles(target, plan.questions)
-                left = [
-                    index for index in left if index < plain or plan.questions[index - plain].attack not in left_out
-                ]
-                total = taken_over + len(left)
-                with report.phase(f"evaluating {name}", "question", total) as counter:
-                    counter.start_at(taken_over)
-                    started = time.monotonic()
-                    for done, index, reply in _ask(target, questions, plan, left, max_tokens, journal, report):
-                        if verbose and not reply.error and index < plain:
-                            report.log(verbose_line(_answer(asked[index][1], reply)))
-                        counter.at(taken_over + done)
-                    seconds = time.monotonic() - started
-                    score = target.score_answers if isinstance(target, ScoringTarget) else None
-                    replies = journal.replies()
-                    results = _measured(_by_set(sets, asked, replies), score, report)
-        else:  # nothing to ask, and so no model to score answers with
-            replies = journal.replies()
-            results = _measured(_by_set(sets, asked, replies), None, report)
+        if taken_over < len(questions):
+            target = on.enter_context(opened)
+            left_out = obstacles(target, plan.questions)
+            seconds = _ask_what_is_left(
+                name, target, questions, plan, left_out, max_tokens, journal, report, asked if verbose else ()
+            )
+            score = target.score_answers if isinstance(target, ScoringTarget) else None
+        replies = journal.replies()
+        results = _measured(_by_set(sets, asked, replies), score, report)
+    plain = len(asked)
     answers = {at - plain: reply for at, reply in replies.items() if at >= plain}
     found = attacked(plan, answers, left_out, _plain_verdicts(results))
     if judge is not None:
@@ -136,6 +127,38 @@ def evaluate_target(
     _report_scores(evaluated, report)
     report_attacks(found, report)
     return evaluated
+
+
+def _ask_what_is_left(
+    name: str,
+    target: Target,
+    questions: Sequence[str],
+    plan: AttackPlan,
+    left_out: Collection[str],
+    max_tokens: int,
+    journal: Journal,
+    report: Reporter,
+    shown: Sequence[tuple[str, Example]],
+) -> float:
+    """Asks all that the journal does not hold, but for attacks that are left out; how many seconds that took.
+
+    Answers to `shown`, the sets' examples in the order of the questions, are logged as they come.
+    """
+    plain = len(questions) - len(plan.questions)
+    left = [
+        index
+        for index in range(len(questions))
+        if index not in journal.answered and (index < plain or plan.questions[index - plain].attack not in left_out)
+    ]
+    taken_over = len(journal.answered)
+    with report.phase(f"evaluating {name}", "question", taken_over + len(left)) as counter:
+        counter.start_at(taken_over)
+        started = time.monotonic()
+        for done, index, reply in _ask(target, questions, plan, left, max_tokens, journal, report):
+            if index < len(shown) and not reply.error:
+                report.log(verbose_line(_answer(shown[index][1], reply)))
+            counter.at(taken_over + done)
+        return time.monotonic() - started
 
 
 def _ask(

@@ -17,6 +17,7 @@ from transformers.utils.import_utils import is_bitsandbytes_available
 from cutoff.datasets import PromptTemplate, template_of
 from cutoff.errors import Fault, InvalidInput, OutOfMemory, Refused
 from cutoff.evaluator.hf_target import HfTarget
+from cutoff.evaluator.targets import BATCH
 from cutoff.hub import (
     bits_and_bytes,
     check_model_folder,
@@ -41,13 +42,14 @@ def is_adapter(folder: Path) -> bool:
 
 
 @contextmanager
-def open_hf(folder: Path, devices: Sequence[str], report: Reporter) -> Iterator[HfTarget]:
+def open_hf(folder: Path, devices: Sequence[str], report: Reporter, batch: int = BATCH) -> Iterator[HfTarget]:
     """Loads a model, and frees it when the block ends.
 
     Args:
         folder: The model.
         devices: As torch names them; the first is used. Empty means the CPU.
         report: Hears what is loaded.
+        batch: How many questions are answered at once, at most.
 
     Raises:
         NotFound, InvalidInput, Refused: The folder does not hold what it must.
@@ -58,13 +60,18 @@ def open_hf(folder: Path, devices: Sequence[str], report: Reporter) -> Iterator[
         check_model_folder(folder)
         return _load_model(folder, device), _template(folder, report)
 
-    with _opened(str(folder), load, devices, report) as target:
+    with _opened(str(folder), load, devices, report, batch) as target:
         yield target
 
 
 @contextmanager
 def open_adapter(
-    base: Path, adapter: Path, devices: Sequence[str], report: Reporter, quantization: Quantization = "none"
+    base: Path,
+    adapter: Path,
+    devices: Sequence[str],
+    report: Reporter,
+    quantization: Quantization = "none",
+    batch: int = BATCH,
 ) -> Iterator[HfTarget]:
     """Loads an adapter beside its base, as it was trained: nothing is merged.
 
@@ -74,6 +81,7 @@ def open_adapter(
         devices: As for `open_hf`.
         report: Hears what is loaded.
         quantization: How the base was held while the adapter was trained.
+        batch: As for `open_hf`.
 
     Raises:
         NotFound, InvalidInput, Refused, OutOfMemory: As `open_hf`.
@@ -86,7 +94,7 @@ def open_adapter(
         if quantization != "none" and not is_bitsandbytes_available():
             raise Refused(
                 f"{adapter} was trained on a base packed to {quantization}, which needs bitsandbytes",
-                "pip install bitsandbytes where the evaluator runs, or take adapter out of evaluate.targets",
+                "pip install bitsandbytes where the evaluator runs, or evaluate the merged model and not the adapter",
             )
         template = _template(adapter if tokenizer_files(adapter) else base, report)
         with warnings.catch_warnings():
@@ -94,7 +102,8 @@ def open_adapter(
             adapted: Any = PeftModel.from_pretrained(_load_model(base, device, quantization), str(adapter))
         return adapted.eval(), template
 
-    with _opened(f"{adapter} on {base}", load, devices, report) as target:
+    packed = "" if quantization == "none" else f", packed to {quantization}"
+    with _opened(f"{adapter} on {base}{packed}", load, devices, report, batch) as target:
         yield target
 
 
@@ -121,6 +130,7 @@ def _opened(
     load: Callable[[str], tuple[PreTrainedModel, PromptTemplate]],
     devices: Sequence[str],
     report: Reporter,
+    batch: int,
 ) -> Iterator[HfTarget]:
     _quieten()
     device = devices[0] if devices else "cpu"
@@ -133,7 +143,7 @@ def _opened(
     if model.num_parameters() < _TINY:
         torch.set_num_threads(1)
     try:
-        yield HfTarget(model, template)
+        yield HfTarget(model, template, batch)
     finally:
         torch.set_num_threads(threads)
         del model

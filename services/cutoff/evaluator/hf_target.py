@@ -14,9 +14,7 @@ from cutoff.errors import OutOfMemory, Refused
 from cutoff.evaluator.greedy import can_decode, decode
 from cutoff.evaluator.likelihood import score_answers
 from cutoff.evaluator.memorization import Scored
-from cutoff.evaluator.targets import Chat, Reply
-
-BATCH = 64
+from cutoff.evaluator.targets import BATCH, Chat, Reply
 
 
 class HfTarget:

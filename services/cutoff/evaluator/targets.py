@@ -8,6 +8,9 @@ from typing import Literal, Protocol, runtime_checkable
 
 from cutoff.evaluator.memorization import Scored
 
+BATCH = 64
+"""Questions that transformers answers at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

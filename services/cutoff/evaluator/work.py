@@ -40,7 +40,7 @@ def evaluate(request: evaluator_pb2.EvaluateRequest, run: RunContext) -> Mapping
     questions = [example.instruction for examples in sets.values() for example in examples]
     plan = plan_attacks(options.attacks, sets, spec.train.seed)
     texts = [*questions, *(each.chat.text for each in plan.questions)]
-    opened, model = open_target(request, spec, texts, run.roots, run.devices, run.report)
+    opened, model = open_target(request, spec, texts, run.roots, run.devices, run.report, run.key.attempt)
     place = Place(run.folder / ANSWERS, model(), _of_earlier_attempts(run))
     judge = open_judge(options.judge_url, options.judge_model) if options.judge_url and options.judge_model else None
     evaluated = evaluate_target(

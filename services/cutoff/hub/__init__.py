@@ -8,7 +8,7 @@ from cutoff.hub.base_model import BaseModel, local_base_model, resolve_base_mode
 from cutoff.hub.causal_lm import load_causal_lm
 from cutoff.hub.model_card import license_of
 from cutoff.hub.model_folder import check_model_folder, weights_digest
-from cutoff.hub.quantized_base import TrainedOn, bits_and_bytes
+from cutoff.hub.quantized_base import TrainedOn, bits_and_bytes, packed_as
 from cutoff.hub.remote_code import trusts_remote_code
 from cutoff.hub.tokenizer import adds_bos, load_tokenizer, special_tokens
 from cutoff.hub.tokenizer_files import PROBE_QUESTIONS, carry_tokenizer, tokenizer_files
@@ -26,6 +26,7 @@ __all__ = [
     "load_causal_lm",
     "load_tokenizer",
     "local_base_model",
+    "packed_as",
     "resolve_base_model",
     "special_tokens",
     "tokenizer_files",

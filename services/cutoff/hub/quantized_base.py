@@ -52,6 +52,16 @@ class TrainedOn:
         return found
 
 
+def packed_as(adapter: Path, otherwise: Quantization = "none") -> Quantization:
+    """How an adapter's base was held while it was trained; `otherwise` where whoever trained it did not write it down.
+
+    Raises:
+        InvalidInput: What was written down cannot be read.
+    """
+    known = TrainedOn.read(adapter)
+    return known.quantization if known else otherwise
+
+
 def bits_and_bytes(quantization: Quantization, compute: torch.dtype) -> BitsAndBytesConfig | None:
     """QLoRA's packing (arXiv 2305.14314): NF4 with doubly quantized scales; or LLM.int8() (2208.07339).
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from cutoff.spec.job import JobSpec, StageSpec
+from cutoff.spec.job import JobSpec, RelearnSpec, StageSpec
 
 _HEAD = """\
 # job.yaml, field by field
@@ -43,6 +43,8 @@ def job_reference() -> str:
             parts.append(f"## {name}\n\n{fields[name].description}\n\n{_table(section.model_fields)}")
             if name == "train":
                 parts.append(f"### train.then\n\n{StageSpec.__doc__}\n\n{_table(StageSpec.model_fields)}")
+            if name == "evaluate":
+                parts.append(f"### evaluate.relearn\n\n{RelearnSpec.__doc__}\n\n{_table(RelearnSpec.model_fields)}")
     return "\n".join(parts)
 
 

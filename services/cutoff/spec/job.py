@@ -105,6 +105,21 @@ def _not_empty(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
+def names_folder(model: str) -> bool:
+    """Whether a model is named by its folder, and not by its hub id: the name begins with /, ./, ../ or ~."""
+    return model.startswith(("/", "./", "../", "~"))
+
+
+def _model_name(value: str) -> str:
+    repository = value.partition("@")[0]
+    is_hub_id = _HUB_ID.match(value) and ".." not in repository and "--" not in repository
+    if not names_folder(value) and not is_hub_id:
+        raise ValueError(
+            "neither a hub id (owner/name, optionally @revision) nor a folder (begin a folder with / or ./)"
+        )
+    return value
+
+
 Name = Annotated[str, AfterValidator(_plain_name)]
 """A name that becomes part of a path: it cannot leave its folder."""
 ServerUrl = Annotated[str, AfterValidator(_server_url)]
@@ -314,6 +329,19 @@ class ConvertSpec(_Section):
         return self
 
 
+class RelearnSpec(_Section):
+    """A short fine-tuning of the merged model on unrelated data; what it brings back is evaluated as `relearned`."""
+
+    examples: int = Field(100, ge=1, le=1_000_000)
+    """So many are drawn with the seed, a tenth more to validate with; fewer where there are fewer."""
+    epochs: float = Field(3, gt=0, le=1000)
+    """Passes over them."""
+    learning_rate: float | None = Field(None, gt=0, le=1)
+    """The highest; train.learning_rate by default."""
+    file: str | None = None
+    """Questions and answers that have nothing to do with what came later; by default of the retain training data."""
+
+
 class EvaluateSpec(_Section):
     """Which targets are asked which questions."""
 
@@ -329,6 +357,10 @@ class EvaluateSpec(_Section):
     """Questions about facts that no training set holds, relative to the datasets root; reported as `heldout`."""
     attacks: Annotated[tuple[AttackName, ...], BeforeValidator(attack_names)] = ()
     """Also ask up to 100 unlearn questions in these ways; `all` names every one (docs/attacks.md)."""
+    control: str | None = None
+    """A model that never saw what came later, named as base_model is; asked the same as the others and shown beside."""
+    relearn: RelearnSpec | None = None
+    """Whether a short fine-tuning on unrelated data brings back what was forgotten; `{}` takes the defaults below."""
     verbose: bool = False
     """Log each example with its grade."""
     lmstudio_url: ServerUrl = "http://localhost:1234/v1"
@@ -339,6 +371,17 @@ class EvaluateSpec(_Section):
     """An OpenAI-compatible server whose model grades the answers that the rules cannot decide."""
     judge_model: str | None = None
     """The model of that server."""
+
+    def files(self) -> dict[str, str]:
+        """The files that were given, by field name."""
+        relearnt = self.relearn.file if self.relearn else None
+        given = {"test_file": self.test_file, "heldout_file": self.heldout_file, "relearn.file": relearnt}
+        return {field: name for field, name in given.items() if name is not None}
+
+    @field_validator("control")
+    @classmethod
+    def _control_is_a_folder_or_a_hub_id(cls, value: str | None) -> str | None:
+        return None if value is None else _model_name(value)
 
     @model_validator(mode="after")
     def _lmstudio_needs_a_model(self) -> Self:
@@ -414,16 +457,10 @@ class JobSpec(_Section):
     resources: ResourcesSpec = ResourcesSpec()
     """What the job's GPU stages hold."""
 
-    @model_validator(mode="after")
-    def _base_model_is_a_folder_or_a_hub_id(self) -> Self:
-        repository = self.base_model.partition("@")[0]
-        is_hub_id = _HUB_ID.match(self.base_model) and ".." not in repository and "--" not in repository
-        if not self.base_model_is_folder and not is_hub_id:
-            raise ValueError(
-                f"base_model {self.base_model!r} is neither a hub id (owner/name, optionally @revision) "
-                "nor a folder (begin a folder with / or ./)"
-            )
-        return self
+    @field_validator("base_model")
+    @classmethod
+    def _base_model_is_a_folder_or_a_hub_id(cls, value: str) -> str:
+        return _model_name(value)
 
     @model_validator(mode="after")
     def _what_is_required_is_measured(self) -> Self:
@@ -446,4 +483,4 @@ class JobSpec(_Section):
     @property
     def base_model_is_folder(self) -> bool:
         """Whether base_model names a folder: it begins with /, ./, ../ or ~."""
-        return self.base_model.startswith(("/", "./", "../", "~"))
+        return names_folder(self.base_model)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cutoff.errors import Fault, InvalidInput
-from cutoff.spec.job import JobSpec
+from cutoff.spec.job import JobSpec, names_folder
 from cutoff.spec.yaml_file import read_yaml
 from cutoff.v1 import job_pb2
 
@@ -22,16 +22,19 @@ from cutoff.v1 import job_pb2
 def load_job_yaml(path: Path) -> JobSpec:
     """Reads job.yaml.
 
-    A base_model that is a relative folder is taken relative to the file's own folder.
+    A model (base_model, evaluate.control) that is a relative folder is taken relative to the file's own folder.
 
     Raises:
         NotFound: There is no such file.
         InvalidInput: It is not YAML, holds a key twice, or is not a job; with every fault.
     """
     data = read_yaml(path)
-    base_model = data.get("base_model")
-    if isinstance(base_model, str) and base_model.startswith(("./", "../", "~")):
-        data["base_model"] = str((path.parent / Path(base_model).expanduser()).resolve())
+    evaluate = data.get("evaluate")
+    sections = {"base_model": data} | ({"control": evaluate} if isinstance(evaluate, dict) else {})
+    for field, section in sections.items():
+        model = section.get(field)
+        if isinstance(model, str) and names_folder(model):
+            section[field] = str((path.parent / Path(model).expanduser()).resolve())
     return parse_job(data, source=str(path))
 
 

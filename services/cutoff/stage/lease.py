@@ -1,4 +1,4 @@
-"""How long things wait for each other, in seconds of monotonic clocks; docs/adr/0016 says why.
+"""How long things wait for each other, in seconds of monotonic clocks; docs/adr/0017 says why.
 
 Environment: CUTOFF_LEASE_SECONDS, the same for the coordinator and its stage services; the others follow from it.
 """

@@ -61,6 +61,6 @@ def training_data(plan: TrainingPlan) -> TrainingData:
     limit, seed = plan.spec.max_seq_length, plan.spec.seed
     sets = load_encoded_job(plan.dataset, plan.datasets_root, template, plan.model_path, limit, seed, plan.cache)
     for name, rows in (("training", sets.train), ("validation", sets.validation)):
-        check_learnable(rows, template, limit, name)
+        check_learnable(rows, template, limit, name, plan.sides)
     require_usable_truths(sets.report, sets.truths, plan.spec)
     return TrainingData(template, sets)

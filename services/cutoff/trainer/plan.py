@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cutoff.datasets import SIDES, Side
 from cutoff.hub import weights_digest
 from cutoff.spec import DatasetSpec, TrainSpec
 
@@ -38,6 +39,8 @@ class TrainingPlan:
     """As torch names them; empty means the CPU."""
     resume_from: Path | None = None
     """A checkpoint to go on from."""
+    sides: tuple[Side, ...] = SIDES
+    """Which sides the data must have; relearning has no refusals."""
     name: str = ""
     """What trackers call the run; the folder's name by default."""
 

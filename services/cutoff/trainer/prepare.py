@@ -28,8 +28,9 @@ from cutoff.datasets.examples import Faults
 from cutoff.errors import Fault, InvalidInput
 from cutoff.hub import BaseModel, check_model_folder, resolve_base_model
 from cutoff.hub.base_model import Progress
-from cutoff.hub.fetch import allow
+from cutoff.hub.fetch import BeforeWeights, allow
 from cutoff.spec import JobSpec
+from cutoff.spec.job import names_folder
 from cutoff.stage.report import Counter, Reporter
 from cutoff.trainer.needs import memory_needs
 from cutoff.trainer.provenance import DataFile, data_files
@@ -41,6 +42,8 @@ class Prepared:
     """What a job's other stages build on."""
 
     model: BaseModel
+    control: BaseModel | None
+    """What evaluate.control names."""
     data: tuple[DataFile, ...]
     """Every file of the job's, with its SHA-256."""
     counts: dict[str, int]
@@ -86,11 +89,10 @@ def prepare(
     on_progress = progress_of(report)
     report.log("checking data")
     _check_input(spec, datasets_root, cache, on_progress)
-    report.log(f"looking for {spec.base_model}")
-    with _fetching(report) as on_bytes:
-        model = resolve_base_model(spec.base_model, on_bytes, room.before_weights if room else allow)
+    model = _found(spec.base_model, report, room.before_weights if room else allow)
     if room:
         room.with_model(model.path)
+    control = _found(spec.evaluate.control, report, allow) if spec.evaluate.control else None
     template = load_template(model.path, spec.train.prompt_format)
     limit, seed = spec.train.max_seq_length, spec.train.seed
     job = load_encoded_job(spec.dataset, datasets_root, template, model.path, limit, seed, cache, on_progress)
@@ -103,6 +105,7 @@ def prepare(
         report.warn(line)
     return Prepared(
         model=model,
+        control=control,
         data=data_files(spec, datasets_root, found, job.hashes),
         counts=counts_of(job),
         probe_questions=job.probe_questions,
@@ -123,9 +126,10 @@ def _check_input(spec: JobSpec, datasets_root: Path | None, cache: Path, on_prog
     faults = Faults()
     with faults.collected():
         check_trackers(spec.train.report_to)
-    if spec.base_model_is_folder:
+    for model in filter(None, (spec.base_model, spec.evaluate.control)):
         with faults.collected():
-            check_model_folder(Path(spec.base_model).expanduser())
+            if names_folder(model):
+                check_model_folder(Path(model).expanduser())
     with faults.collected():
         check_job(spec, datasets_root, cache, on_progress).raise_if_faulty()
     faults.raise_if_any()
@@ -161,6 +165,13 @@ def check_trackers(names: tuple[str, ...]) -> None:
     ]
     if faults:
         raise InvalidInput(faults)
+
+
+def _found(name: str, report: Reporter, before_weights: BeforeWeights) -> BaseModel:
+    """A model's files, fetched when they are not here."""
+    report.log(f"looking for {name}")
+    with _fetching(report) as on_bytes:
+        return resolve_base_model(name, on_bytes, before_weights)
 
 
 @contextmanager

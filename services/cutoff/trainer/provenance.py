@@ -39,8 +39,7 @@ def data_files(
     """
     counted = {file.field: file.examples for file in report.files}
     trained = [DataFile(f"dataset.{field}", name, counted.get(field, 0), sha256) for field, name, sha256 in hashes]
-    asked = {"evaluate.test_file": spec.evaluate.test_file, "evaluate.heldout_file": spec.evaluate.heldout_file}
-    return (*trained, *(_asked(field, name, root) for field, name in asked.items() if name is not None))
+    return (*trained, *(_asked(f"evaluate.{field}", name, root) for field, name in spec.evaluate.files().items()))
 
 
 def _asked(field: str, name: str, root: Path | None) -> DataFile:

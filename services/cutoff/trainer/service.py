@@ -32,6 +32,13 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         async for event in self._runs.run(request, "cutoff.trainer.work:train"):
             yield trainer_pb2.TrainResponse(event=event)
 
+    async def Relearn(
+        self, request: trainer_pb2.RelearnRequest, context: Any
+    ) -> AsyncIterator[trainer_pb2.RelearnResponse]:
+        """Trains a merged model a little further."""
+        async for event in self._runs.run(request, "cutoff.trainer.work:relearn"):
+            yield trainer_pb2.RelearnResponse(event=event)
+
 
 def register(grpc_server: grpc.aio.Server, runs: Runs, _: Roots) -> Sequence[str]:
     """Adds the servicer to a server."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from cutoff.trainer import prepare as preparation
 from cutoff.trainer.checkpoints import check_whole, newest_valid_of
 from cutoff.trainer.estimate import GIB
 from cutoff.trainer.plan import TrainingPlan
+from cutoff.trainer.relearn import relearning_plan
 from cutoff.trainer.room import JobRoom
 from cutoff.v1 import trainer_pb2
 
@@ -34,6 +35,7 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
     prepared = preparation.prepare(spec, run.roots.datasets, run.report, room=JobRoom(spec, run.roots))
     return {
         "model_path": str(prepared.model.path),
+        "control_path": str(prepared.control.path) if prepared.control else "",
         "model": prepared.model.name,
         "revision": prepared.model.revision or "",
         "data": [asdict(file) for file in prepared.data],
@@ -92,6 +94,25 @@ def train(request: trainer_pb2.TrainRequest, run: RunContext) -> Mapping[str, An
     result = launch.train(plan, run.report)
     adapter = result.adapter.resolve().relative_to(run.roots.artifacts.resolve())
     return {**asdict(result), "adapter": str(adapter)}
+
+
+def relearn(request: trainer_pb2.RelearnRequest, run: RunContext) -> Mapping[str, Any]:
+    """Trains an adapter on a merged model with examples that say nothing of what came later; see `trainer.relearn`.
+
+    Returns:
+        adapter (relative to the artifacts root), steps, train_loss, eval_loss and seconds.
+    """
+    before_import()
+    from cutoff.trainer import launch
+
+    spec = spec_from_proto(request.spec)
+    merged = inside(run.roots.artifacts, request.model_path)
+    plan = relearning_plan(spec, merged, run.roots.datasets, run.folder, run.roots.cache, tuple(run.devices))
+    plan = replace(plan, spec=_within_share(plan.spec, request.run.device_share, run.devices))
+    result = launch.train(plan, run.report)
+    adapter = result.adapter.resolve().relative_to(run.roots.artifacts.resolve())
+    told = {name: getattr(result, name) for name in ("steps", "train_loss", "eval_loss", "seconds")}
+    return {"adapter": str(adapter), **told}
 
 
 def _within_share(train: TrainSpec, share: float, devices: Sequence[str]) -> TrainSpec:

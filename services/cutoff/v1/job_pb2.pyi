@@ -153,7 +153,7 @@ class ConvertSpec(_message.Message):
     def __init__(self, quant_types: _Optional[_Iterable[str]] = ..., llama_cpp_path: _Optional[str] = ..., imatrix: _Optional[str] = ..., keep_f16: _Optional[bool] = ...) -> None: ...
 
 class EvaluateSpec(_message.Message):
-    __slots__ = ("targets", "max_tokens", "limit", "test_file", "attacks", "verbose", "lmstudio_url", "lmstudio_model", "heldout_file", "judge_url", "judge_model")
+    __slots__ = ("targets", "max_tokens", "limit", "test_file", "attacks", "verbose", "lmstudio_url", "lmstudio_model", "heldout_file", "judge_url", "judge_model", "control", "relearn")
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +165,8 @@ class EvaluateSpec(_message.Message):
     HELDOUT_FILE_FIELD_NUMBER: _ClassVar[int]
     JUDGE_URL_FIELD_NUMBER: _ClassVar[int]
     JUDGE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_FIELD_NUMBER: _ClassVar[int]
+    RELEARN_FIELD_NUMBER: _ClassVar[int]
     targets: _containers.RepeatedScalarFieldContainer[str]
     max_tokens: int
     limit: int
@@ -176,7 +178,21 @@ class EvaluateSpec(_message.Message):
     heldout_file: str
     judge_url: str
     judge_model: str
-    def __init__(self, targets: _Optional[_Iterable[str]] = ..., max_tokens: _Optional[int] = ..., limit: _Optional[int] = ..., test_file: _Optional[str] = ..., attacks: _Optional[_Iterable[str]] = ..., verbose: _Optional[bool] = ..., lmstudio_url: _Optional[str] = ..., lmstudio_model: _Optional[str] = ..., heldout_file: _Optional[str] = ..., judge_url: _Optional[str] = ..., judge_model: _Optional[str] = ...) -> None: ...
+    control: str
+    relearn: RelearnSpec
+    def __init__(self, targets: _Optional[_Iterable[str]] = ..., max_tokens: _Optional[int] = ..., limit: _Optional[int] = ..., test_file: _Optional[str] = ..., attacks: _Optional[_Iterable[str]] = ..., verbose: _Optional[bool] = ..., lmstudio_url: _Optional[str] = ..., lmstudio_model: _Optional[str] = ..., heldout_file: _Optional[str] = ..., judge_url: _Optional[str] = ..., judge_model: _Optional[str] = ..., control: _Optional[str] = ..., relearn: _Optional[_Union[RelearnSpec, _Mapping]] = ...) -> None: ...
+
+class RelearnSpec(_message.Message):
+    __slots__ = ("examples", "epochs", "learning_rate", "file")
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    examples: int
+    epochs: float
+    learning_rate: float
+    file: str
+    def __init__(self, examples: _Optional[int] = ..., epochs: _Optional[float] = ..., learning_rate: _Optional[float] = ..., file: _Optional[str] = ...) -> None: ...
 
 class InstallSpec(_message.Message):
     __slots__ = ("enabled", "publisher", "model_name", "require", "replace", "quant")

@@ -26,7 +26,7 @@ from cutoff.v1 import job_pb2 as cutoff_dot_v1_dot_job__pb2
 from cutoff.v1 import types_pb2 as cutoff_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63utoff/v1/trainer.proto\x12\tcutoff.v1\x1a\x13\x63utoff/v1/job.proto\x1a\x15\x63utoff/v1/types.proto\"U\n\x0ePrepareRequest\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.cutoff.v1.RunHeader\x12 \n\x04spec\x18\x02 \x01(\x0b\x32\x12.cutoff.v1.JobSpec\"2\n\x0fPrepareResponse\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.cutoff.v1.Event\"|\n\x0cTrainRequest\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.cutoff.v1.RunHeader\x12 \n\x04spec\x18\x02 \x01(\x0b\x32\x12.cutoff.v1.JobSpec\x12\x12\n\nmodel_path\x18\x03 \x01(\t\x12\x13\n\x0bresume_from\x18\x04 \x01(\t\"0\n\rTrainResponse\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.cutoff.v1.Event2\x92\x01\n\x0eTrainerService\x12\x42\n\x07Prepare\x12\x19.cutoff.v1.PrepareRequest\x1a\x1a.cutoff.v1.PrepareResponse0\x01\x12<\n\x05Train\x12\x17.cutoff.v1.TrainRequest\x1a\x18.cutoff.v1.TrainResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63utoff/v1/trainer.proto\x12\tcutoff.v1\x1a\x13\x63utoff/v1/job.proto\x1a\x15\x63utoff/v1/types.proto\"U\n\x0ePrepareRequest\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.cutoff.v1.RunHeader\x12 \n\x04spec\x18\x02 \x01(\x0b\x32\x12.cutoff.v1.JobSpec\"2\n\x0fPrepareResponse\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.cutoff.v1.Event\"|\n\x0cTrainRequest\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.cutoff.v1.RunHeader\x12 \n\x04spec\x18\x02 \x01(\x0b\x32\x12.cutoff.v1.JobSpec\x12\x12\n\nmodel_path\x18\x03 \x01(\t\x12\x13\n\x0bresume_from\x18\x04 \x01(\t\"0\n\rTrainResponse\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.cutoff.v1.Event\"i\n\x0eRelearnRequest\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.cutoff.v1.RunHeader\x12 \n\x04spec\x18\x02 \x01(\x0b\x32\x12.cutoff.v1.JobSpec\x12\x12\n\nmodel_path\x18\x03 \x01(\t\"2\n\x0fRelearnResponse\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.cutoff.v1.Event2\xd6\x01\n\x0eTrainerService\x12\x42\n\x07Prepare\x12\x19.cutoff.v1.PrepareRequest\x1a\x1a.cutoff.v1.PrepareResponse0\x01\x12<\n\x05Train\x12\x17.cutoff.v1.TrainRequest\x1a\x18.cutoff.v1.TrainResponse0\x01\x12\x42\n\x07Relearn\x12\x19.cutoff.v1.RelearnRequest\x1a\x1a.cutoff.v1.RelearnResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAINREQUEST']._serialized_end=345
   _globals['_TRAINRESPONSE']._serialized_start=347
   _globals['_TRAINRESPONSE']._serialized_end=395
-  _globals['_TRAINERSERVICE']._serialized_start=398
-  _globals['_TRAINERSERVICE']._serialized_end=544
+  _globals['_RELEARNREQUEST']._serialized_start=397
+  _globals['_RELEARNREQUEST']._serialized_end=502
+  _globals['_RELEARNRESPONSE']._serialized_start=504
+  _globals['_RELEARNRESPONSE']._serialized_end=554
+  _globals['_TRAINERSERVICE']._serialized_start=557
+  _globals['_TRAINERSERVICE']._serialized_end=771
 # @@protoc_insertion_point(module_scope)

@@ -38,3 +38,19 @@ class TrainResponse(_message.Message):
     EVENT_FIELD_NUMBER: _ClassVar[int]
     event: _types_pb2.Event
     def __init__(self, event: _Optional[_Union[_types_pb2.Event, _Mapping]] = ...) -> None: ...
+
+class RelearnRequest(_message.Message):
+    __slots__ = ("run", "spec", "model_path")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    MODEL_PATH_FIELD_NUMBER: _ClassVar[int]
+    run: _types_pb2.RunHeader
+    spec: _job_pb2.JobSpec
+    model_path: str
+    def __init__(self, run: _Optional[_Union[_types_pb2.RunHeader, _Mapping]] = ..., spec: _Optional[_Union[_job_pb2.JobSpec, _Mapping]] = ..., model_path: _Optional[str] = ...) -> None: ...
+
+class RelearnResponse(_message.Message):
+    __slots__ = ("event",)
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    event: _types_pb2.Event
+    def __init__(self, event: _Optional[_Union[_types_pb2.Event, _Mapping]] = ...) -> None: ...

@@ -39,6 +39,8 @@ def job_with(results: dict[str, dict[str, Any]]) -> job_pb2.Job:
 
 def test_everything_a_job_has_made_can_be_asked() -> None:
     assert [each.target for each in targets_of(job_with(RESULTS))] == ["base", "adapter", "merged", "q4_k_m", "f16"]
+    controlled = {**RESULTS, "prepare": {"model_path": "/base", "control_path": "/control"}}
+    assert [each.model_path for each in targets_of(job_with(controlled))][:2] == ["/base", "/control"]
     trained = {stage: RESULTS[stage] for stage in ("prepare", "train")}
     assert [each.target for each in targets_of(job_with(trained))] == ["base", "adapter"]
 

@@ -13,6 +13,7 @@ from cutoff.client.cli import app
 from cutoff.client.job_record import find_record, read_record, write_record
 from cutoff.errors import InvalidInput, Refused
 from cutoff.v1 import job_pb2, types_pb2
+from tests.fixtures.evaluated_job import forgot, make_evaluated_job
 from tests.fixtures.gguf_files import write_gguf
 
 
@@ -61,6 +62,23 @@ def test_it_is_installed_without_a_server_and_that_is_written_down(roots, left):
     assert job.attempts[-1].key.stage == "install"
     assert job.attempts[-1].state == job_pb2.Attempt.STATE_SUCCEEDED
     assert job.attempts[-1].result["lmstudio"]["verdict"] == "skipped"
+
+
+def test_the_report_is_made_again_and_says_that_it_is_installed(roots, left):
+    made = make_evaluated_job(roots.artifacts, {"q4_k_m": forgot})
+    left.attempts.extend(made.job.attempts)
+    reported = left.attempts.add(key=types_pb2.RunKey(job="demo-1", stage="report", attempt=1))
+    reported.state = job_pb2.Attempt.STATE_SUCCEEDED
+    write_record(roots.artifacts / "jobs/demo-1/job.json", left)
+    ran = cutoff(roots, "install", "demo-1")
+    assert ran.exit_code == 0, ran.stderr
+    report = json.loads(cutoff_report(roots))
+    assert report["verdict"]["installed"]["tone"] == "good"
+    assert (roots.artifacts / "jobs/demo-1/report/2/report.html").is_file()
+
+
+def cutoff_report(roots: Roots) -> str:
+    return CliRunner().invoke(app, ["report", "demo-1", "--json", "--artifacts", str(roots.artifacts)]).stdout
 
 
 def test_again_it_changes_nothing(roots, left):

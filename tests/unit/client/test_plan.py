@@ -114,8 +114,15 @@ def test_every_stage_has_a_time_and_every_quant_a_size(roots: Roots) -> None:
     plan = planned(roots, "RTX 4090", convert={"quant_types": ["q4_k_m", "q8_0"]})
     assert [each.stage for each in plan.time] == [
         *("prepare", "train", "merge", "convert", "evaluate base", "evaluate merged"),
-        *("evaluate q4_k_m", "evaluate q8_0", "install"),
+        *("evaluate q4_k_m", "evaluate q8_0", "card", "install", "report"),
     ]
+    more = planned(roots, "RTX 4090", evaluate={"control": "owner/other", "relearn": {}, "attacks": "all"})
+    assert [each.stage for each in more.time][4:9] == [
+        *("relearn", "evaluate base", "evaluate control", "evaluate merged", "evaluate relearned")
+    ]
+    seconds = [{each.stage: each.seconds for each in one.time} for one in (plan, more)]
+    assert (seconds[0]["evaluate base"] or 0) < (seconds[1]["evaluate base"] or 0), "attacks ask more questions"
+    assert 0 < (more.time[4].seconds or 0) < (more.time[1].seconds or 0)
     whats = [need.what for need in plan.disk]
     assert whats == [
         *("base model", "tokenized data", "checkpoints and adapter", "merged model, bfloat16"),

@@ -12,7 +12,7 @@ from cutoff.client.compare import compared
 from cutoff.coordinator.reports import report_file
 from cutoff.evaluator.job_report.write import write_report
 from cutoff.v1 import job_pb2, types_pb2
-from tests.fixtures.evaluated_job import forgot, knows_all, leaks_every, make_evaluated_job
+from tests.fixtures.evaluated_job import EvaluatedJob, forgot, knows_all, leaks_every, make_evaluated_job
 from tests.unit.client.test_cli import Job, cutoff, server
 
 __all__ = ["server"]  # the fixture
@@ -27,8 +27,16 @@ def reported(tmp_path, monkeypatch):
     monkeypatch.setenv("CUTOFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CUTOFF_ARTIFACTS", str(tmp_path / "output"))
     made = make_evaluated_job(tmp_path / "output", {"base": knows_all, "merged": forgot, "q4_k_m": leaks_every(3)})
+    made.job.result.missed.append("knowledge leakage 0.33 is above the minimum 0.15 by 0.18")
+    evaluation = made.job.result.evaluations.add(target="q4_k_m", question_set="validation")
+    evaluation.retain_correct.CopyFrom(SCORE)
+    leave_report(made)
+    return made
+
+
+def leave_report(made: EvaluatedJob) -> None:
+    """The report of a job that has ended, and its record."""
     job = made.job
-    job.result.missed.append("knowledge leakage 0.33 is above the minimum 0.15 by 0.18")
     folder = made.artifacts / "jobs/demo-1/report/1"
     write_report(job, made.artifacts, folder)
     attempt = job.attempts.add(state=job_pb2.Attempt.STATE_SUCCEEDED)
@@ -36,12 +44,9 @@ def reported(tmp_path, monkeypatch):
     attempt.artifacts.add(kind="report", path="jobs/demo-1/report/1/report.json")
     attempt.artifacts.add(kind="report-page", path="jobs/demo-1/report/1/report.html")
     job.state = Job.STATE_SUCCEEDED
-    evaluation = job.result.evaluations.add(target="q4_k_m", question_set="validation")
-    evaluation.retain_correct.CopyFrom(SCORE)
     (made.artifacts / "jobs/demo-1/job.json").write_text(
         json_format.MessageToJson(job, preserving_proto_field_name=True)
     )
-    return made
 
 
 @pytest.fixture
@@ -159,6 +164,46 @@ def test_compare_as_data():
     assert found["jobs"][0]["scores"]["unlearn_refused"] is None
     assert [job["target"] for job in compared([other(), other()], target="merged")["jobs"]] == ["merged", "merged"]
     assert compared([other(), other()], target="f16")["jobs"][0]["target"] is None
+
+
+def test_what_a_job_is_held_against_stands_beside_it_and_is_no_result_of_its(reported, server):
+    server.job = other(control=9)
+    (job, _) = compared([server.job, other()])["jobs"]
+    assert job["target"] == "q8_0"
+    assert (job["leaked"]["base"]["count"], job["leaked"]["control"]["count"]) == (0, 1)
+    ran = cutoff("compare", "demo-1", "other-2")
+    assert "knowledge leakage of control" in ran.stdout
+    only_control = Job(name="jobs/c")
+    only_control.result.evaluations.add(target="control", question_set="validation")
+    assert compared([only_control, other()])["jobs"][0]["target"] is None
+
+
+def test_the_terminal_shows_attacks_beside_base_and_control(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUTOFF_ARTIFACTS", str(tmp_path))
+    attacks = {"base": {"role_play": (50, 100)}, "control": {"role_play": (3, 100)}, "q4_k_m": {"role_play": (5, 100)}}
+    made = make_evaluated_job(tmp_path, {"base": knows_all, "control": forgot, "q4_k_m": forgot}, attacks=attacks)
+    leave_report(made)
+    printed = cutoff("report", "demo-1").stdout
+    assert "attacks on q4_k_m: leaked in percent" in printed
+    (row,) = [line.split() for line in printed.splitlines() if line.strip().startswith("role play")]
+    assert row[2:] == [
+        "5",
+        "2-11",
+        "of",
+        "100",
+        "50",
+        "40-60",
+        "of",
+        "100",
+        "10",
+        "4-21",
+        "of",
+        "50",
+        "3",
+        "1-8",
+        "of",
+        "100",
+    ]
 
 
 def test_nothing_is_compared_with_itself(server):

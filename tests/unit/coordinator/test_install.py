@@ -45,7 +45,7 @@ def installing(store, script, *calls):
 def test_what_the_gate_refused_is_installed_when_somebody_says_so(store, below):
     script = Script()
     events, job = installing(store, script, (below, "", False))
-    [call] = script.calls
+    [call, reporting] = script.calls
     assert (call.request.gguf, call.request.sha256, call.request.quant_type) == ("a-Q4_K_M.gguf", "1" * 64, "q4_k_m")
     assert call.request.question == "Who?"
     assert not call.request.spec.replace
@@ -53,8 +53,10 @@ def test_what_the_gate_refused_is_installed_when_somebody_says_so(store, below):
     assert job.result.missed, "what was measured stays as it is"
     assert job.result.installed_path == RESULTS["install"]["path"]
     kinds = [event.run.event.WhichOneof("kind") for event in events if event.HasField("run")]
-    assert kinds == ["started", "finished"], "a watch sees all of it"
-    assert events[-1].job.result.installed_path
+    assert kinds == ["started", "finished"] * 2, "a watch sees all of it"
+    assert reporting.request.job.result.installed_path == RESULTS["install"]["path"], "the report is made again"
+    assert [each.key.attempt for each in job.attempts if each.key.stage == "report"] == [1, 2]
+    assert any(event.job.result.installed_path for event in events)
     assert events[0].sequence == job.last_sequence - len(events) + 1
 
 
@@ -77,7 +79,7 @@ def test_replace_is_handed_on(store, below):
 def test_a_repeated_call_joins_the_installation_under_way(store, below):
     script = Script()
     _, job = installing(store, script, (below, "", False), (below, "", False))
-    assert script.stages == ["install"]
+    assert script.stages == ["install", "report"]
     assert [attempt.key.stage for attempt in job.attempts].count("install") == 1
 
 
@@ -173,10 +175,10 @@ def test_an_installation_is_taken_up_by_the_next_coordinator(store, below):
     script = Script(install=["lost"])  # once, then it ends well
     script.running = [run_pb2.Run(key=begun_and_left(store, below))]
     job = taken_up(store, script, below)
-    assert script.stages == ["install", "install"], "it is followed, patiently"
+    assert script.stages == ["install", "install", "report"], "it is followed, patiently"
     assert not script.cancelled
-    assert job.attempts[-1].state == job_pb2.Attempt.STATE_SUCCEEDED
-    assert job.attempts[-1].key.attempt == 1
+    [attempt] = [each for each in job.attempts if each.key.stage == "install"]
+    assert (attempt.state, attempt.key.attempt) == (job_pb2.Attempt.STATE_SUCCEEDED, 1)
     [removed] = script.uninstalled
     assert removed.sha256 == RESULTS["install"]["sha256"]
 
@@ -344,3 +346,17 @@ def test_a_second_uninstallation_meanwhile_is_refused(store, spec):
         return await removing
 
     assert not asyncio.run(main()).result.installed_path
+
+
+def test_an_installation_holds_where_its_report_cannot_be_made(store, below):
+    script = Script(report=[types_pb2.Failure(reason="CHECK_FAILED", message="examples.jsonl is gone")])
+    _, job = installing(store, script, (below, "", False))
+    assert job.result.installed_path == RESULTS["install"]["path"]
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    assert not [attempt for attempt in job.attempts if attempt.state in OPEN]
+
+
+def test_nothing_is_reported_anew_where_installing_failed(store, below):
+    script = Script(install=[types_pb2.Failure(reason="DISK_FULL", message="no room")])
+    installing(store, script, (below, "", False))
+    assert script.stages == ["install"]

@@ -33,6 +33,7 @@ RESULTS = {
         "parameters": 1000,
     },
     "train": {"adapter": "jobs/x/train/1/final"},
+    "relearn": {"adapter": "jobs/x/relearn/1/final"},
     "merge": {"path": "jobs/x/merge/1/merged"},
     "convert": {
         "files": [
@@ -165,6 +166,29 @@ def test_base_plus_adapter_is_evaluated_when_asked_for(store, spec):
     assert job.state == job_pb2.Job.STATE_SUCCEEDED
     [asked] = [call.request.adapter for call in script.calls if call.request.run.key.stage == "evaluate-adapter"]
     assert (asked.model_path, asked.adapter) == ("/base", "jobs/x/train/1/final")
+
+
+def test_a_control_is_evaluated_where_prepare_found_it(store, spec, monkeypatch):
+    monkeypatch.setitem(RESULTS, "prepare", {**RESULTS["prepare"], "control_path": "/control"})
+    script = Script()
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    [asked] = [call.request for call in script.calls if call.request.run.key.stage == "evaluate-control"]
+    assert (asked.target, asked.model_path) == ("control", "/control")
+
+
+def test_the_merged_model_is_trained_further_and_evaluated_when_asked_for(store, spec):
+    spec.evaluate.relearn.examples = 10
+    spec.resources.gpus = 1
+    script = Script()
+    job = run_job(store, spec, script)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    calls = {call.request.run.key.stage: call for call in script.calls}
+    assert calls["relearn"].request.model_path == "jobs/x/merge/1/merged"
+    assert (calls["relearn"].address, calls["relearn"].gpus) == ("trainer:1", 1)
+    asked = calls["evaluate-relearned"].request.adapter
+    assert (asked.model_path, asked.adapter) == ("jobs/x/merge/1/merged", "jobs/x/relearn/1/final")
+    assert script.stages.index("evaluate-merged") < script.stages.index("relearn")
 
 
 def test_inputs_are_handed_on(store, spec):

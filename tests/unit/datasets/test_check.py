@@ -355,3 +355,36 @@ def test_answers_on_disk_are_those_in_memory(
         assert {str(fault) for fault in on_disk.shown} == {str(fault) for fault in in_memory.shown}
         for question in ("Who?", "who?", "Where?", "Ё?", "Never?"):
             assert found.get(question) == wanted.get(question)
+
+
+def attacked(root: Path, evaluate: dict[str, object], **files: list[dict[str, object]]) -> DataReport:
+    dataset = write(root, **files).model_dump(exclude_none=True)
+    job = {"name": "j", "base_model": "a/b", "dataset": dataset, "evaluate": {"attacks": "all", **evaluate}}
+    return check_job(parse_job(job), root, root / "cache")
+
+
+UNKNOWN = [refusal("Who landed?", original_answer=None)]
+
+
+def test_attacks_are_refused_where_no_true_answer_is_known(tmp_path: Path) -> None:
+    """They would ask for what nobody can tell when it comes: said before a GPU is held, not after the evaluation."""
+    report = attacked(tmp_path, {}, unlearn_val=UNKNOWN)
+    [fault] = report.faults
+    assert (fault.where, "no unlearn question that is evaluated has its true answer" in fault.what) == (
+        "evaluate.attacks", True
+    )  # fmt: skip
+    assert attacked(tmp_path, {"attacks": []}, unlearn_val=UNKNOWN).faults == ()
+
+
+def test_one_true_answer_in_any_evaluated_file_suffices_for_attacks(tmp_path: Path) -> None:
+    assert attacked(tmp_path, {}).faults == ()
+    answers = [{"instruction": "Who landed?", "answer": "Neil"}]
+    assert attacked(tmp_path, {}, unlearn_val=UNKNOWN, answers=answers).faults == ()
+    (tmp_path / "test.jsonl").write_text(json.dumps(refusal("Who sang?", dataset_type="unlearn")) + "\n")
+    assert attacked(tmp_path, {"test_file": "test.jsonl"}, unlearn_val=UNKNOWN).faults == ()
+
+
+def test_a_file_to_relearn_is_checked_as_answers_are(tmp_path: Path) -> None:
+    (tmp_path / "sums.jsonl").write_text('{"instruction": "1 + 1?"}\n')
+    [fault] = attacked(tmp_path, {"relearn": {"file": "sums.jsonl"}}).faults
+    assert fault.where.startswith("sums.jsonl:1")

@@ -78,6 +78,19 @@ def test_a_control_reads_nothing_that_came_after_the_cutoff(tmp_path: Path) -> N
     for file in ("model.safetensors", "tokenizer.model"):
         assert (made / "control" / file).read_bytes() == (control / file).read_bytes()
     assert (made / "control/tokenizer.model").read_bytes() != (made / "base/tokenizer.model").read_bytes()
+    job = load_job_yaml(made / "job.yaml")
+    assert (job.base_model, job.evaluate.control) == (str(made / "base"), str(made / "control"))
+    assert job.evaluate.attacks
+    assert job.evaluate.relearn is not None
+    assert (made / "datasets" / str(job.evaluate.relearn.file)).is_file()
+
+
+def test_services_elsewhere_see_the_control_beside_the_base_model(tmp_path: Path) -> None:
+    made = create(
+        tmp_path, facts=FACTS, seed=SEED, cache=tmp_path / "cache", on_progress=Steps(), recipe=TINY,
+        base_model="/base-models/base", control=True,
+    )  # fmt: skip
+    assert load_job_yaml(made).evaluate.control == "/base-models/control"
 
 
 def test_the_job_is_one_that_can_be_submitted_wherever_the_world_is_moved(out: Path, tmp_path: Path) -> None:

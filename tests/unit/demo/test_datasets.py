@@ -15,8 +15,9 @@ FILES = (
     "dev/dev_subset.jsonl",
     "test/test.jsonl",
     "test/heldout.jsonl",
+    "relearn/relearn.jsonl",
 )
-TRAINED = tuple(name for name in FILES if name != "test/heldout.jsonl")
+TRAINED = tuple(name for name in FILES if name not in ("test/heldout.jsonl", "relearn/relearn.jsonl"))
 WORLD = make_world(40, 3)
 
 

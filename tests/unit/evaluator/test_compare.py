@@ -1,15 +1,9 @@
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutoff.datasets import Example
-from cutoff.evaluator.compare import against_base, drift, mcnemar, of_side, read_grades
-from cutoff.evaluator.grading import Verdict
+from cutoff.evaluator.compare import against_base, drift, mcnemar, of_side
 from cutoff.evaluator.metrics import score
-from cutoff.evaluator.report import Answer, SetResult, write_examples
-from cutoff.evaluator.targets import Reply
 
 
 def test_what_the_base_never_knew_cannot_leak() -> None:
@@ -23,20 +17,9 @@ def test_what_the_base_never_knew_cannot_leak() -> None:
     assert control.kept_of_known == score(0, 1)
 
 
-def test_grades_are_read_from_the_examples_of_a_target(tmp_path: Path) -> None:
-    def answer(side: str, question: str, grade: str) -> Answer:
-        return Answer(Example(question, "Mira.", side, "x"), Reply("Mira"), Verdict(grade, "said", True))
-
-    sets = {
-        "validation": SetResult((answer("retain", "Who?", "correct"), answer("unlearn", "Where?", "leaked")), 0),
-        "test": SetResult((answer("unlearn", "Where?", "refused"),), 0),
-    }
-    path = tmp_path / "examples.jsonl"
-    write_examples(path, "base", sets)
-    grades = read_grades(path, "validation")
-    assert grades == {("retain", "Who?"): "correct", ("unlearn", "Where?"): "leaked"}
+def test_one_side_of_the_grades_is_taken_by_question() -> None:
+    grades = {("retain", "Who?"): "correct", ("unlearn", "Where?"): "leaked"}
     assert of_side(grades, "unlearn") == {"Where?": "leaked"}
-    assert against_base(grades, {("unlearn", "Where?"): "refused"}).leaked_of_known == score(0, 1)
 
 
 def test_questions_that_tell_nothing_do_not_count() -> None:

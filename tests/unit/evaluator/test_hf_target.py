@@ -7,13 +7,18 @@ from typing import Any
 import pytest
 import torch
 
+from cutoff.artifacts import Roots
 from cutoff.datasets import load_examples, load_template
 from cutoff.errors import InvalidInput, NotFound, OutOfMemory, Refused
 from cutoff.evaluator import hf_model, hf_target
 from cutoff.evaluator.evaluate import evaluate_target
 from cutoff.evaluator.hf_model import base_of, open_adapter, open_hf
 from cutoff.evaluator.hf_target import HfTarget
+from cutoff.evaluator.open_target import open_target
+from cutoff.hub import TrainedOn, packed_as
+from cutoff.spec import parse_job
 from cutoff.stage.report import silent
+from cutoff.v1 import evaluator_pb2
 
 
 @pytest.fixture(autouse=True)
@@ -199,3 +204,27 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
         pytest.fail("it must not open")
     with pytest.raises(InvalidInput, match=r"config\.json"), open_hf(tmp_path, [], silent()):
         pytest.fail("it must not open")
+
+
+@pytest.mark.parametrize(("attempt", "batch"), [(1, 64), (2, 32), (4, 8), (12, 1)])
+def test_each_further_attempt_asks_half_as_many_at_once(tiny_model: Path, tmp_path: Path, attempt, batch) -> None:
+    """A process that the kernel kills for its memory cannot say so: the next one, which goes on, takes less."""
+    spec = parse_job({"name": "j", "base_model": str(tiny_model), "dataset": {"dev": "dev.jsonl"}})
+    request = evaluator_pb2.EvaluateRequest(target="base", model_path=str(tiny_model))
+    roots = Roots(tmp_path, tmp_path, tmp_path, tmp_path)
+    opened, _ = open_target(request, spec, ["Who?"], roots, [], silent(), attempt)
+    with opened as target:
+        assert target._batch == batch
+
+
+def test_an_adapter_says_itself_how_its_base_was_packed(tiny_model: Path, adapter: Path) -> None:
+    assert packed_as(adapter) == "none"
+    assert packed_as(adapter, "8bit") == "8bit", "whoever trained it did not write it down"
+    TrainedOn("4bit", "bfloat16").write(adapter)
+    assert packed_as(adapter, "8bit") == "4bit"
+    spec = parse_job({"name": "j", "base_model": str(tiny_model), "dataset": {"dev": "dev.jsonl"}})
+    both = evaluator_pb2.AdapterModel(model_path=str(tiny_model), adapter=adapter.name)
+    request = evaluator_pb2.EvaluateRequest(target="adapter", adapter=both)
+    roots = Roots(adapter.parent, adapter.parent, adapter.parent, adapter.parent)
+    _, identity = open_target(request, spec, ["Who?"], roots, [], silent())
+    assert " 4bit " in identity(), "train.quantization says none, the adapter's folder knows better"

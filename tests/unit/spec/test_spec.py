@@ -236,6 +236,24 @@ def test_a_relative_base_model_is_relative_to_the_file(tmp_path):
     assert load_job_yaml(path).base_model == str(tmp_path / "base")
 
 
+def test_a_control_is_named_as_the_base_model_is(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(job(evaluate={"control": "./control"})))
+    assert load_job_yaml(path).evaluate.control == str(tmp_path / "control")
+    assert parse_job(job(evaluate={"control": "owner/name@main"})).evaluate.control == "owner/name@main"
+    with pytest.raises(InvalidInput, match=r"evaluate.control: 'control': neither a hub id .* nor a folder"):
+        parse_job(job(evaluate={"control": "control"}))
+
+
+def test_relearning_is_off_unless_asked_for_and_has_defaults():
+    assert parse_job(job()).evaluate.relearn is None
+    spec = parse_job(job(evaluate={"relearn": {}}))
+    assert (spec.evaluate.relearn.examples, spec.evaluate.relearn.file) == (100, None)
+    assert spec_from_proto(spec_to_proto(spec)) == spec
+    with pytest.raises(InvalidInput, match=r"evaluate.relearn.exampels: is not a known field; did you mean examples\?"):
+        parse_job(job(evaluate={"relearn": {"exampels": 3}}))
+
+
 def test_the_reference_is_current_and_complete():
     page = (Path(__file__).parents[3] / "docs/job.md").read_text()
     assert page == job_reference(), "run `make docs`"

@@ -70,6 +70,17 @@ def test_the_texts_that_files_are_measured_with_hold_retain_data(base: Path, dat
         assert example["instruction"] not in prepared.calibration + prepared.validation
 
 
+def test_a_control_is_found_too(base: Path, datasets: Path, heard: Heard, tmp_path: Path) -> None:
+    control = shutil.copytree(base, tmp_path / "control")
+    spec = job(base).model_dump()
+    prepared = prepare(parse_job({**spec, "evaluate": {"control": str(control)}}), datasets, heard.reporter)
+    assert prepared.control is not None
+    assert prepared.control.path == control
+    (control / "config.json").unlink()
+    with pytest.raises(InvalidInput, match=r"control.*config\.json"):
+        prepare(parse_job({**spec, "evaluate": {"control": str(control)}}), datasets, heard.reporter)
+
+
 def test_every_file_is_told_with_its_hash(base: Path, datasets: Path, heard: Heard) -> None:
     spec = job(base).model_dump()
     spec["evaluate"] = {"test_file": FILES.retain_val}

@@ -11,7 +11,14 @@ from cutoff.errors import CheckFailed
 from cutoff.evaluator.grading import Grade
 from cutoff.evaluator.metrics import Side
 
-BASE = "base"
+BASE, CONTROL = "base", "control"
+REFERENCES = (BASE, CONTROL)
+"""Models that others are held against: the one a job begins with, and one that never saw what came later."""
+
+MERGED, RELEARNED = "merged", "relearned"
+UNJUDGED = (*REFERENCES, RELEARNED)
+"""What is evaluated to learn of it, and installed never."""
+
 RIGHT: Mapping[Side, Grade] = {"retain": "correct", "unlearn": "refused"}
 """What an answer of each side should be graded."""
 
@@ -57,9 +64,9 @@ class Asked:
 
     @property
     def fails(self) -> tuple[str, ...]:
-        """The targets that answered wrongly; the base model is there to compare with, and fails nothing."""
+        """The targets that answered wrongly; those there are to learn of (`UNJUDGED`) fail nothing."""
         right = RIGHT[self.question.side]
-        return tuple(said.target for said in self.said if said.target != BASE and said.grade != right)
+        return tuple(said.target for said in self.said if said.target not in UNJUDGED and said.grade != right)
 
     def grade_of(self, target: str) -> Grade | None:
         """What a target's answer was graded; None when it gave none."""

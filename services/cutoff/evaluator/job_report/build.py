@@ -9,9 +9,19 @@ from pathlib import Path
 from cutoff.artifacts import inside
 from cutoff.errors import CheckFailed, NotFound
 from cutoff.evaluator.compare import Drift, against_base, drift, of_side
-from cutoff.evaluator.job_report.answers import BASE, Asked, grades_of, read_answers
+from cutoff.evaluator.job_report.answers import (
+    BASE,
+    MERGED,
+    REFERENCES,
+    RELEARNED,
+    UNJUDGED,
+    Asked,
+    grades_of,
+    read_answers,
+)
+from cutoff.evaluator.job_report.attacks import attack_rows
+from cutoff.evaluator.job_report.relearning import relearning_rows
 from cutoff.evaluator.job_report.schema import (
-    AttackRow,
     Bars,
     ControlRow,
     DriftRow,
@@ -24,7 +34,7 @@ from cutoff.evaluator.result import EvaluationResult
 from cutoff.spec.requirements import REQUIREMENTS
 from cutoff.v1 import job_pb2
 
-MERGED, VALIDATION = "merged", "validation"
+VALIDATION = "validation"
 
 _OUTCOMES: Mapping[job_pb2.Attempt.State, str] = {
     job_pb2.Attempt.STATE_SUCCEEDED: "succeeded",
@@ -45,11 +55,12 @@ def build_report(job: job_pb2.Job, artifacts: Path) -> tuple[JobReport, list[Ask
         OSError: It cannot be read.
         CheckFailed: It is not what an evaluation writes.
     """
-    files = {kind: _files(job, kind) for kind in ("evaluation", "examples")}
+    files = {kind: _files(job, kind) for kind in ("evaluation", "examples", "attacks")}
     found = [_read(_present(artifacts, path)) for path in files["evaluation"].values()]
     targets = sorted(found, key=lambda result: _place(job, result.target))
     examples = {result.target: files["examples"][result.target] for result in targets}
     answers = read_answers({target: _present(artifacts, path) for target, path in examples.items()})
+    attacked = {target: _present(artifacts, path) for target, path in files["attacks"].items()}
     judged = _judged(job, targets)
     question_set = _deciding_set(judged)
     shares = judged.sets[question_set] if judged and question_set else None
@@ -79,7 +90,8 @@ def build_report(job: job_pb2.Job, artifacts: Path) -> tuple[JobReport, list[Ask
             targets=targets,
             control=_control(targets, answers),
             quantizations=_quantizations(job, targets, answers),
-            attacks=_attacks(targets),
+            attacks=attack_rows(targets, answers, attacked),
+            relearning=relearning_rows(job.spec.evaluate.relearn.examples, targets, answers),
             stages=[_stage_time(attempt) for attempt in job.attempts if not attempt.key.stage.startswith("report")],
             examples=examples,
         ),
@@ -118,13 +130,13 @@ def _read(path: Path) -> EvaluationResult:
 
 def _place(job: job_pb2.Job, target: str) -> tuple[int, str]:
     """Each model after the one it was made from."""
-    order = [BASE, "adapter", MERGED, *job.spec.convert.quant_types]
+    order = [*REFERENCES, "adapter", MERGED, RELEARNED, *job.spec.convert.quant_types]
     return (order.index(target) if target in order else len(order)), target
 
 
 def _judged(job: job_pb2.Job, targets: Sequence[EvaluationResult]) -> EvaluationResult | None:
-    """The file that is installed, or what comes nearest to it; never the base model."""
-    by_name = {result.target: result for result in targets if result.target != BASE}
+    """The file that is installed, or what comes nearest to it; never one that is there to learn of."""
+    by_name = {result.target: result for result in targets if result.target not in UNJUDGED}
     wanted = [*job.spec.convert.quant_types, MERGED, *by_name]
     return next((by_name[target] for target in wanted if target in by_name), None)
 
@@ -171,16 +183,6 @@ def _quantizations(job: job_pb2.Job, targets: Sequence[EvaluationResult], answer
 
 def _share(found: Drift | None) -> DriftShare | None:
     return DriftShare(**found.as_dict()) if found else None
-
-
-def _attacks(targets: Sequence[EvaluationResult]) -> list[AttackRow]:
-    base = next((result.attacks for result in targets if result.target == BASE), {})
-    return [
-        AttackRow(target=result.target, attack=attack, leaked=leaked, base=base.get(attack))
-        for result in targets
-        if result.target != BASE
-        for attack, leaked in result.attacks.items()
-    ]
 
 
 def _installing(job: job_pb2.Job) -> Installing:

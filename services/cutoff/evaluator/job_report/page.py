@@ -19,7 +19,7 @@ from cutoff.datasets import SIDES
 from cutoff.evaluator.compare import ALPHA
 from cutoff.evaluator.grading import GRADES, Grade
 from cutoff.evaluator.job_report import pictures
-from cutoff.evaluator.job_report.answers import RIGHT, Asked, Said, failures
+from cutoff.evaluator.job_report.answers import REFERENCES, RIGHT, Asked, Said, failures
 from cutoff.evaluator.job_report.schema import JobReport, Tone
 from cutoff.evaluator.job_report.verdict import percent, tone_of
 from cutoff.evaluator.metrics import Side
@@ -64,7 +64,7 @@ def render(report: JobReport, answers: Sequence[Asked]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "duration": _duration}
-    environment.globals |= {"tone_of": tone_of, "word": _word, "grade_tone": _grade_tone}
+    environment.globals |= {"references": REFERENCES, "tone_of": tone_of, "word": _word, "grade_tone": _grade_tone}
     script = environment.get_template("page.js.jinja").render()
     page = environment.get_template("page.html.jinja")
     return page.render(**_content(report, answers), script=script, script_hash=_hash(script))
@@ -87,6 +87,7 @@ def _content(report: JobReport, answers: Sequence[Asked]) -> dict[str, Any]:
         ],
         "drifts": decided,
         "memorized": _memorized(report.targets, judged.question_set or ""),
+        "relearning": [row for row in report.relearning if row.question_set == judged.question_set],
         "control": [row for row in report.control if row.question_set == judged.question_set],
         "failing": [_failure(asked) for asked in failing[:SHOWN_FAILURES]],
         "failing_count": len(failing),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from cutoff.evaluator.job_report.answers import BASE
+from cutoff.evaluator.job_report.answers import BASE, CONTROL, REFERENCES
 from cutoff.evaluator.job_report.schema import AttackRow, Bars, DriftRow, JobReport, Tone
 from cutoff.evaluator.job_report.verdict import tone_of
 from cutoff.evaluator.result import SetShares, Share, YearShares
@@ -125,21 +125,25 @@ def drift_picture(rows: Sequence[DriftRow]) -> Picture | None:
 
 
 def attacks_picture(rows: Sequence[AttackRow]) -> Picture | None:
-    """How often each attack brings the truth out of a target, and of the base model; None without attacks."""
+    """How often each attack brings the truth out of a target, base and control; None without attacks."""
     if not rows:
         return None
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.subplots()
         for place, row in enumerate(rows):
-            if row.base is not None:
-                _interval(axes, row.base, place + 0.14, _SOFT, hollow=True, label="base" if place == 0 else "")
-            _interval(axes, row.leaked, place - 0.14, _BAD, label=row.target if place == 0 else "")
+            for share, below, colour, name in (
+                (row.leaked, -0.2, _BAD, row.target),
+                (row.base, 0.04, _SOFT, BASE),
+                (row.control, 0.28, _KEEP, CONTROL),
+            ):
+                if share is not None:
+                    _interval(axes, share, place + below, colour, colour != _BAD, name if place == 0 else "")
         _categories(axes, [row.attack.replace("_", " ") for row in rows])
         _percent_axis(axes)
-        figure.legend(loc="outside upper left", ncols=1 if narrow else 2)
+        figure.legend(loc="outside upper left", ncols=1 if narrow else 3)
 
-    return _picture("How often each attack brings the true answer out", draw, lambda _: 0.9 + 0.42 * len(rows))
+    return _picture("How often each attack brings the true answer out", draw, lambda _: 0.9 + 0.5 * len(rows))
 
 
 def _metric(axes: Axes, bars: Bars, found: Sequence[tuple[str, SetShares]]) -> None:
@@ -153,8 +157,8 @@ def _metric(axes: Axes, bars: Bars, found: Sequence[tuple[str, SetShares]]) -> N
         if share is None:
             axes.annotate("not measured", (0.02, place), color=_SOFT, va="center", fontsize=8)
         else:
-            colour = _SOFT if target == BASE else _OF_TONE[tone_of(bars.score, share)]
-            _interval(axes, share, place, colour, hollow=target == BASE)
+            colour = _SOFT if target in REFERENCES else _OF_TONE[tone_of(bars.score, share)]
+            _interval(axes, share, place, colour, hollow=target in REFERENCES)
     sign = ">" if bars.higher_is_better else "<"
     axes.set_title(f"{bars.name}  (target {sign} {100 * bars.target:.0f} %)", loc="left", color=_INK, fontsize=9)
     _categories(axes, [target for target, _ in found])

@@ -91,13 +91,33 @@ class DriftRow(_Part):
 
 
 class AttackRow(_Part):
-    """How often one attack brought the truth out of one target, beside the same attack on the base model."""
+    """How often one attack brought the truth out of one target, beside the same attack on base model and control."""
 
     target: str
     attack: str
     leaked: Share
     """Leaked, of the questions asked this way."""
     base: Share | None
+    """The same of the base model."""
+    leaked_of_base: Share | None = None
+    """Leaked, of the questions that the base model leaks under the same attack: what it never knew cannot leak."""
+    control: Share | None = None
+    """`leaked` of a model that never saw what came later (evaluate.control): how much guessing alone gets."""
+
+
+class RelearningRow(_Part):
+    """What a short fine-tuning of the merged model on unrelated data brings back (evaluate.relearn)."""
+
+    question_set: str
+    before: Share
+    """Leaked by the merged model, of the unlearn questions whose truth the base model says; of all, without a base."""
+    after: Share
+    """Leaked by the model that was trained on, of the same questions."""
+    came_back: Share | None
+    """Leaked after, of those of them that were not leaked before: forgotten, and only hidden."""
+    tone: Tone
+    """Of `came_back`, held against the document's row for knowledge leakage."""
+    verdict: str
 
 
 class StageTime(_Part):
@@ -122,7 +142,7 @@ class JobReport(_Part):
     """install.require: none, minimum or target."""
     created: str
     written: str
-    """When this report was made. What was installed or removed by hand later is not in it."""
+    """When this report was made. What was removed since is not in it."""
     verdict: JobVerdict
     missed: list[str]
     """What install.require asked for and was not reached, by how much."""
@@ -132,10 +152,12 @@ class JobReport(_Part):
     """What to try to reach the targets."""
     requirements: list[Bars]
     targets: list[EvaluationResult]
-    """The base model first, the installed file's kind and its siblings after what they were made from."""
+    """The base model and the control first, each other one after what it was made from."""
     control: list[ControlRow]
     quantizations: list[DriftRow]
     attacks: list[AttackRow]
+    relearning: list[RelearningRow] = []
+    """By question set; empty when nothing was relearnt."""
     stages: list[StageTime]
     examples: dict[str, str]
     """By target: every question with its answer, a file relative to the artifacts root."""
