@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import takewhile
 from typing import Any
 
 from google.protobuf import json_format
@@ -17,22 +16,21 @@ _SMALLEST = "smallest_passing"
 """Of install.quant: which type it will be is known after the evaluation."""
 
 
-def require_name(job: job_pb2.Job, unfinished: Iterable[job_pb2.Job]) -> None:
+def require_name(job: job_pb2.Job, will_install: Iterable[job_pb2.Job]) -> None:
     """Refuses a job that would install under the name of one before it that has not ended yet.
 
     Args:
         job: One that installs.
-        unfinished: The jobs that have not ended, the oldest first.
+        will_install: The jobs that have not ended and will install under its name, the oldest first.
 
     Raises:
-        AlreadyExists: There is one, and this one is not to replace its model.
+        AlreadyExists: There is one before it, and this one is not to replace its model.
     """
     install = job.spec.install
-    before = takewhile(lambda other: other.name != job.name, unfinished)
-    rivals = [other.name for other in before if other.spec.install.enabled and _names(other) == _names(job)]
-    if rivals and not install.replace:
+    first = next((other.name for other in will_install), job.name)
+    if first != job.name and not install.replace:
         raise AlreadyExists(
-            f"{rivals[0]} has not ended, and will install {install.publisher}/{install.model_name} too",
+            f"{first} has not ended, and will install {install.publisher}/{install.model_name} too",
             "set install.replace: true to put this job's model in its place, or choose another install.model_name",
         )
 
@@ -121,10 +119,6 @@ def _check(
     return gguf_converter_pb2.CheckInstallRequest(
         spec=install, llama_cpp_path=spec.convert.llama_cpp_path, quant_type=quant_type, sha256=sha256
     )
-
-
-def _names(job: job_pb2.Job) -> tuple[str, str]:
-    return job.spec.install.publisher, job.spec.install.model_name
 
 
 def _question(job: job_pb2.Job) -> str:

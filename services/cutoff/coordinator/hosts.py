@@ -146,11 +146,11 @@ def ask(address: str, service: str) -> run_pb2.ListRunsResponse:
         return peer.unary("RunService/ListRuns", run_pb2.ListRunsRequest(), run_pb2.ListRunsResponse)
 
 
-def check_shared(place: Place, service: str, artifacts_id: str) -> None:
+def check_shared(address: str, service: str, artifacts_id: str) -> None:
     """Refuses a host whose artifacts folder is not the coordinator's: what it made there, no other host would find.
 
     Args:
-        place: The host and its stage service.
+        address: Of a stage service of the host.
         service: The service's name.
         artifacts_id: What the folder calls itself where the coordinator is; "" asks nothing.
 
@@ -158,9 +158,9 @@ def check_shared(place: Place, service: str, artifacts_id: str) -> None:
         Refused: It is another folder.
         Unavailable: The service does not answer.
     """
-    if artifacts_id and (seen := ask(place.address, service).artifacts_id) != artifacts_id:
+    if artifacts_id and (seen := ask(address, service).artifacts_id) != artifacts_id:
         raise Refused(
-            f"the {service} of host {place.host} sees another artifacts folder than the coordinator "
+            f"the {service} at {address} sees another artifacts folder than the coordinator "
             f"({seen or 'one without a name'} in place of {artifacts_id})",
             "mount the same file system as CUTOFF_ARTIFACTS on all hosts",
         )

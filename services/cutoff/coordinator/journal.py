@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 
@@ -50,23 +50,34 @@ class Journal:
         """Jobs that have ended and that something is done with again."""
         self._measures = Measures()
         self._measures.take_up(store.unfinished())
-        self._count()
+        self._jobs = Counter(store.count_by_state())
+        """How many are in each state."""
+        self._measures.jobs(self._jobs)
 
     def submit(self, spec: job_pb2.JobSpec, request_id: str) -> tuple[job_pb2.Job, bool]:
         """Stores a job; see `Store.submit`."""
         job, new = self.store.submit(spec, request_id)
-        self._count()
+        if new:
+            self._jobs[job.state] += 1
+            self._measures.jobs(self._jobs)
         return job, new
 
     def move(self, name: str, state: State, failure: types_pb2.Failure | None = None) -> job_pb2.Job:
         """Moves a job to another state; see `job.moved`."""
-        job = self.change(name, lambda job: moved(job, state, failure))
+        before: list[State] = []
+
+        def change(job: job_pb2.Job) -> job_pb2.Job:
+            before[:] = [job.state]
+            return moved(job, state, failure)
+
+        job = self.change(name, change)
+        self._jobs.update({before[0]: -1, state: 1})
+        self._measures.jobs(self._jobs)
         self._measures.moved(job)
         if state in TERMINAL:
             self._progress.pop(name, None)
             self._waiting.pop(name, None)
             asyncio.get_running_loop().call_later(_SCORES_SECONDS, self._measures.forget, job_id(job))
-        self._count()
         return job
 
     def change(self, name: str, change: Change) -> job_pb2.Job:
@@ -190,6 +201,3 @@ class Journal:
     def _wake(self, name: str) -> None:
         self._looks.forget(name)
         self._news.pop(name, asyncio.Event()).set()
-
-    def _count(self) -> None:
-        self._measures.jobs(self.store.count_by_state())

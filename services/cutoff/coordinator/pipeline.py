@@ -143,7 +143,7 @@ class Pipeline:
         A job that is taken up again was checked already; by now its own model may be what is there.
         """
         if self._spec.install.enabled and not self._job().attempts:
-            delivery.require_name(self._job(), self._journal.store.unfinished())
+            delivery.require_name(self._job(), self._journal.store.will_install(self._spec.install))
             address = self._services.addresses.gguf_converter
             for request in delivery.check_requests(self._spec):
                 check = partial(self._services.check_install, address, request)

@@ -1,8 +1,9 @@
 """Where and when an attempt runs: the only room that knows Ray.
 
-Ray holds the hardware, services do the work. An attempt is an actor (`max_restarts=0`: the retry policy is
-ours) that exists as long as the attempt, holds its CPUs and GPUs, and drives the stage service through one
-gRPC stream. It passes the service the device ids that Ray gave it, and the coordinator each event.
+Ray holds the hardware, services do the work. An attempt is a task of Ray's (`max_retries=0`: the retry policy is
+ours) that runs as long as the attempt, holds its CPUs and GPUs, and drives the stage service through one gRPC
+stream. It passes the service the device ids that Ray gave it, and the coordinator each event. It takes one step at a
+time: Ray lets it go on when what it said last was taken (docs/adr/0021).
 
 Where Ray places it, it asks that host's services: their addresses are in the environment of the host's Ray worker.
 """
@@ -17,6 +18,7 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,10 @@ to notice that the coordinator was restarted, to end, and to be started again.""
 
 WAIT_MINUTES = 120.0
 """The default of resources.wait_minutes, for jobs of earlier versions."""
+
+
+_ENDING_SECONDS = 5.0
+"""How long an attempt whose last word was heard may take to come to its end."""
 
 
 def _nowhere_to_tell(_place: Place) -> None:
@@ -184,22 +190,22 @@ async def holding(call: Call, patience: float | None = None) -> AsyncIterator[He
         Unavailable: The host was lost, or the one it must go to is not in the cluster.
         Refused: Two hosts have the same name.
     """
-    actor: Any = None
+    attempt: _Attempt | None = None
     try:
-        options: dict[str, Any] = {"max_restarts": 0, "num_cpus": 0 if call.gpus else 1, "num_gpus": call.gpus}
+        options: dict[str, Any] = {"num_cpus": 0 if call.gpus else 1, "num_gpus": call.gpus}
         if call.host:
             options["scheduling_strategy"] = await asyncio.to_thread(_only_on, call.host)
-        actor = ray.remote(_Attempt).options(**options).remote()
-        node, services, devices = await asyncio.wait_for(_answer(actor.place.remote()), patience)
+        attempt = _Attempt(call, options)
+        node, services, devices = await asyncio.wait_for(attempt.next(), patience)
         place = Place(await asyncio.to_thread(_host_of, node), services.of(call.service))
-        yield Held(node, services, devices, lambda: _driven(actor, place, call))
+        yield Held(node, services, devices, partial(_driven, attempt, place, call))
     except TimeoutError as error:
         raise NotPlaced(f"no host has {call.gpus:g} GPU(s) free") from error
     except ray.exceptions.RayError as error:
         raise _lost(error) from error
     finally:
-        if actor is not None:
-            ray.kill(actor)
+        if attempt is not None:
+            await attempt.end()
 
 
 async def drive(call: Call) -> AsyncGenerator[types_pb2.Event, None]:
@@ -216,21 +222,18 @@ async def drive(call: Call) -> AsyncGenerator[types_pb2.Event, None]:
             yield event
 
 
-async def _driven(actor: Any, place: Place, call: Call) -> AsyncGenerator[types_pb2.Event, None]:
-    """Has an actor make a call; see `drive`."""
-    call.request.run.device_share = call.gpus if 0 < call.gpus < 1 else 0
+async def _driven(attempt: _Attempt, place: Place, call: Call) -> AsyncGenerator[types_pb2.Event, None]:
+    """Has an attempt make its call; see `drive`."""
+    call.placed(place)
     try:
-        call.placed(place)
-        stream = actor.drive.options(num_returns="streaming")
-        made = (call.method, call.request, call.response)
-        async for reference in stream.remote(place, call.service, call.artifacts_id, *made):
-            yield types_pb2.Event.FromString(await reference)
+        while True:
+            event = types_pb2.Event.FromString(await attempt.next())
+            attempt.ending = event.WhichOneof("kind") in ("finished", "failed")
+            yield event
+    except StopAsyncIteration:
+        return
     except ray.exceptions.RayError as error:
         raise _lost(error) from error
-
-
-async def _answer(reference: Any) -> Any:
-    return await reference
 
 
 def _lost(error: Exception) -> Unavailable:
@@ -238,27 +241,70 @@ def _lost(error: Exception) -> Unavailable:
 
 
 class _Attempt:
-    """Holds an attempt's hardware and drives its service."""
+    """A task of Ray's that holds hardware, and makes a call when it is asked for more than where it is.
 
-    def place(self) -> tuple[str, Addresses, tuple[str, ...]]:
-        """The Ray node this is, where the services of its host listen, and the devices that Ray chose."""
-        return ray.get_runtime_context().get_node_id(), Addresses.from_environment(), _devices()
+    Args:
+        call: What it makes.
+        options: The hardware, as Ray names it.
+    """
 
-    def drive(
-        self, place: Place, service: str, artifacts_id: str, method: str, request: Any, response: Any
-    ) -> Iterator[bytes]:
-        """Makes the call; yields serialized events. A call that fails ends with an event that says so."""
-        request.run.devices[:] = _devices()
-        yield types_pb2.Event(heartbeat=types_pb2.Heartbeat()).SerializeToString()
+    def __init__(self, call: Call, options: Mapping[str, Any]) -> None:
+        call.request.run.device_share = call.gpus if 0 < call.gpus < 1 else 0
+        made = (call.service, call.artifacts_id, call.method, call.request, call.response)
+        self._said = _TASK.options(**options).remote(*made)
+        self.ending = False
+        """Whether its last word was heard."""
+
+    async def next(self) -> Any:
+        """What it says next.
+
+        Raises:
+            StopAsyncIteration: Nothing more.
+            RayError: Its process or its host was lost.
+        """
+        return await (await anext(self._said))
+
+    async def end(self) -> None:
+        """Frees the hardware: at once, unless the task is at its end already; its process is kept then."""
         try:
-            check_shared(place, service, artifacts_id)
-            with Peer(place.address, ClientSecurity.between_services(), service) as peer:
-                for answer in peer.stream(method, request, response):
-                    yield answer.event.SerializeToString()
-        except CutoffError as error:
-            event = types_pb2.Event(failed=failure_of(error))
-            event.time.GetCurrentTime()
-            yield event.SerializeToString()
+            async with asyncio.timeout(_ENDING_SECONDS if self.ending else 0):
+                await self.next()
+        except StopAsyncIteration:
+            return
+        except (TimeoutError, ray.exceptions.RayError):
+            pass
+        ray.cancel(self._said, force=True)
+
+
+def _attempt(
+    service: str, artifacts_id: str, method: str, request: Any, response: Any
+) -> Iterator[tuple[str, Addresses, tuple[str, ...]] | bytes]:
+    """As a task: says where it is and waits; then makes the call, and says each event, serialized.
+
+    A call that fails ends with an event that says so.
+    """
+    context, services, devices = ray.get_runtime_context(), Addresses.from_environment(), _devices()
+    yield context.get_node_id(), services, devices
+    request.run.devices[:] = devices
+    yield types_pb2.Event(heartbeat=types_pb2.Heartbeat()).SerializeToString()
+    try:
+        check_shared(services.of(service), service, artifacts_id)
+        with Peer(services.of(service), ClientSecurity.between_services(), service) as peer:
+            for answer in peer.stream(method, request, response):
+                yield answer.event.SerializeToString()
+    except CutoffError as error:
+        event = types_pb2.Event(failed=failure_of(error))
+        event.time.GetCurrentTime()
+        yield event.SerializeToString()
+
+
+_remote: Any = ray.remote  # its types know fewer options than it takes
+_TASK = _remote(
+    max_retries=0,
+    max_calls=0,  # a process that held a GPU has used none of it: it takes further attempts
+    num_returns="streaming",
+    _generator_backpressure_num_objects=1,
+)(_attempt)
 
 
 def _devices() -> tuple[str, ...]:

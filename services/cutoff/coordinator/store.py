@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from google.protobuf import json_format
-from sqlalchemy import LargeBinary, create_engine, event, func, select
+from sqlalchemy import LargeBinary, Select, create_engine, event, func, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -42,6 +42,8 @@ class _JobRow(_Base):
     request_id: Mapped[str] = mapped_column(unique=True)
     spec_sha256: Mapped[str]
     state: Mapped[int] = mapped_column(index=True)
+    installs: Mapped[str | None] = mapped_column(index=True)
+    """The name its model is to have in LM Studio; none for a job that installs nothing."""
     record: Mapped[bytes] = mapped_column(LargeBinary)
 
 
@@ -111,7 +113,7 @@ class Store:
             job = new_job(spec)
             while _taken(session, job):  # six characters: among 10,000 jobs of one name two are likely the same
                 job = new_job(spec)
-            row = _JobRow(id=job_id(job), request_id=request_id, spec_sha256=digest)
+            row = _JobRow(id=job_id(job), request_id=request_id, spec_sha256=digest, installs=_installs(spec.install))
             session.add(row)
             _record(session, row, job)
             return job, True
@@ -137,10 +139,17 @@ class Store:
 
     def unfinished(self) -> list[job_pb2.Job]:
         """The jobs that have not ended, the oldest first."""
-        under_way = set(LEGAL) - TERMINAL  # "not in" would look at every job that has ever ended
-        query = select(_JobRow).where(_JobRow.state.in_(under_way)).order_by(_JobRow.number)
+        return self._under_way(select(_JobRow.record))
+
+    def will_install(self, install: job_pb2.InstallSpec) -> list[job_pb2.Job]:
+        """The jobs that have not ended and will install under a name, the oldest first."""
+        return self._under_way(select(_JobRow.record).where(_JobRow.installs == _installs(install)))
+
+    def _under_way(self, query: Select[bytes]) -> list[job_pb2.Job]:
+        states = set(LEGAL) - TERMINAL  # "not in" would look at every job that has ever ended
         with Session(self._engine) as session:
-            return [job_pb2.Job.FromString(row.record) for row in session.scalars(query)]
+            found = session.scalars(query.where(_JobRow.state.in_(states)).order_by(_JobRow.number))
+            return [job_pb2.Job.FromString(record) for record in found]
 
     def ended(self) -> Iterator[job_pb2.Job]:
         """The jobs that have ended, the oldest first; one at a time, for there may be many."""
@@ -188,6 +197,10 @@ class Store:
         )
         with Session(self._engine) as session:
             return [job_pb2.JobEvent.FromString(record) for record in session.scalars(query)]
+
+
+def _installs(install: job_pb2.InstallSpec) -> str | None:
+    return f"{install.publisher}/{install.model_name}" if install.enabled else None
 
 
 def _taken(session: Session, job: job_pb2.Job) -> bool:

@@ -196,8 +196,7 @@ def test_a_host_with_another_artifacts_folder_is_refused(monkeypatch, seen):
     monkeypatch.setattr(
         "cutoff.coordinator.hosts.ask", lambda address, service: run_pb2.ListRunsResponse(artifacts_id=seen)
     )
-    place = Place("two", "two-merger:1")
-    with pytest.raises(Refused, match="the merger of host two sees another artifacts folder"):
-        check_shared(place, "merger", "a" * 32)
+    with pytest.raises(Refused, match="the merger at two-merger:1 sees another artifacts folder"):
+        check_shared("two-merger:1", "merger", "a" * 32)
     if seen:
-        check_shared(place, "merger", seen)
+        check_shared("two-merger:1", "merger", seen)
