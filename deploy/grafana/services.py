@@ -13,6 +13,7 @@ STREAMS = (
     "WatchJob",
     "GetReport",
     "Prepare",
+    "Relearn",
     "Train",
     "Merge",
     "Convert",

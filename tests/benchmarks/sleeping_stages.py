@@ -72,6 +72,9 @@ class Servicer:
     def Train(self, request, context):
         return self._run(request, trainer_pb2.TrainResponse)
 
+    def Relearn(self, request, context):
+        return self._run(request, trainer_pb2.RelearnResponse)
+
     def Merge(self, request, context):
         return self._run(request, merger_pb2.MergeResponse)
 
@@ -92,6 +95,9 @@ class Servicer:
 
     async def CheckInstall(self, request, context):
         return gguf_converter_pb2.CheckInstallResponse()
+
+    async def CheckModel(self, request, context):
+        return gguf_converter_pb2.CheckModelResponse()
 
     async def Uninstall(self, request, context):
         return gguf_converter_pb2.UninstallResponse()

@@ -197,12 +197,12 @@ def port(reach, loop, roots, tmp_path):
     async def nothing(*_):
         return []
 
-    jobs = Jobs(journal, Services(Addresses("a", "b", "c", "d"), waits, nothing, nothing, nothing, nothing))
+    jobs = Jobs(journal, Services(Addresses("a", "b", "c", "d"), waits, *[nothing] * 5, roots.artifacts))
     runs = InlineRuns("test", roots, tmp_path / "below" / "artifacts" / "locks", ())
     InlineRuns.bugs = Counter()
     servicers = {
         "JobService": JobServicer(journal, jobs, lambda spec: admission.check(spec, roots), roots.artifacts),
-        "RunService": RunServicer(runs),
+        "RunService": RunServicer(runs, roots),
         "TrainerService": TrainerServicer(runs),
         "MergerService": MergerServicer(runs),
         "GgufConverterService": GgufConverterServicer(runs, roots),

@@ -25,7 +25,7 @@ _BYTES, _KEPT = 10 << 20, 10
 _LONGEST = 200
 """Characters of what a caller sent that are kept."""
 
-_READING = ("Get", "List", "Watch", "Check")
+_READING = ("Get", "List", "Watch", "Check", "Read")
 
 
 def changes(method: str) -> bool:

@@ -12,6 +12,7 @@ from cutoff.artifacts import inside, publishing, publishing_folder, resolved
 from cutoff.hub import allowed_folder, license_of, tokenizer_files
 from cutoff.hub.shape import stored_parameters
 from cutoff.spec import JobSpec, TrainSpec, spec_from_proto
+from cutoff.spec.job import names_folder
 from cutoff.stage.context import RunContext
 from cutoff.telemetry import before_import
 from cutoff.trainer import prepare as preparation
@@ -27,8 +28,9 @@ def prepare(request: trainer_pb2.PrepareRequest, run: RunContext) -> Mapping[str
     """Checks data and model, and leaves the texts a conversion measures with; see `cutoff.trainer.prepare`."""
     before_import()
     spec = spec_from_proto(request.spec)
-    if spec.base_model_is_folder:
-        allowed_folder(spec.base_model, run.roots)
+    for model in (spec.base_model, spec.evaluate.control):
+        if model and names_folder(model):
+            allowed_folder(model, run.roots)
     named = spec.train.resume_from_checkpoint
     if named:
         check_whole(inside(run.roots.artifacts, named))

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 import yaml
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from cutoff.client.cli import app
@@ -35,6 +36,13 @@ DONE = job(
 BELOW = job(result=job_pb2.Result(missed=["retain accuracy 0.50 is below 0.70"]))
 FAILED = job(Job.STATE_FAILED, failure=types_pb2.Failure(reason="KILLED", message="was killed", remedy="buy memory"))
 CANCELLED = job(Job.STATE_CANCELLED, failure=types_pb2.Failure(reason="CANCELLED", message="the job was cancelled"))
+
+
+@pytest.fixture(autouse=True)
+def server_logs_elsewhere():
+    """The server shares this process, and its log is not the command's output."""
+    with capture_logs():
+        yield
 
 
 BY_USER = job_pb2.Pause(by="user")

@@ -47,14 +47,16 @@ async def unknown(*_):
 
 
 @pytest.fixture
-def system(store, spec):
+def system(store, spec, tmp_path):
     """Runs a test with everything made on its loop: system(test)."""
 
     def run(test):
         async def main():
             door, stages, journal = Door("the coordinator"), Stages(), Journal(store)
             addresses = Addresses("a", "b", "c", "d")
-            services = Services(addresses, stages.drive, unknown, nothing, nothing, nothing, door.wait_open)
+            services = Services(
+                addresses, stages.drive, unknown, nothing, nothing, nothing, nothing, tmp_path, may_begin=door.wait_open
+            )
             jobs = Jobs(journal, services)
             spec.install.enabled = False
             names = [journal.submit(spec, f"r{number}")[0].name for number in (1, 2)]

@@ -25,7 +25,7 @@ class Cluster(Script):
         self.order = list(order)
         self.there = {"head", "two"}
         self.serving = {"head", "two"}
-        self.models = "head"
+        self.models_host = "head"
         self.asked = []
         self.waited = []
 
@@ -51,7 +51,7 @@ class Cluster(Script):
         return host in self.there
 
     def services(self):
-        hosts = Hosts("head", self.models, self.present, self.returns)
+        hosts = Hosts("head", self.models_host, self.present, self.returns)
         return dataclasses.replace(super().services(), hosts=hosts)
 
 
@@ -86,7 +86,7 @@ def test_installing_goes_to_the_host_with_the_models_folder_and_all_else_anywher
 
 def test_a_models_folder_that_all_hosts_share_is_installed_to_from_any(store, spec):
     script = Cluster("two")
-    script.models = ANY_HOST
+    script.models_host = ANY_HOST
     assert set(placed(run_job(store, spec, script)).values()) == {"two"}
 
 

@@ -30,7 +30,7 @@ class Stopping(Script):
         self.last_words = list(last_words)
         self.cancel_errors = []
 
-    async def cancel(self, address, key, after_sequence=0):
+    async def cancel(self, address, service, key, after_sequence=0):
         self.cancelled.append((address, key.stage))
         if self.cancel_errors:
             raise self.cancel_errors.pop()

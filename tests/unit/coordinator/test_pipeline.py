@@ -92,10 +92,11 @@ class Script:
         events[0].sequence = sequence + 2
         yield events[0]
 
-    async def cancel(self, address, service, key):
+    async def cancel(self, address, service, key, after_sequence=0):
         self.cancelled.append((address, key.stage))
         if not self.running:
             raise NotFound("not here")
+        return ()
 
     async def list_runs(self, address, service):
         if self.list_errors:
@@ -185,7 +186,7 @@ def test_the_merged_model_is_trained_further_and_evaluated_when_asked_for(store,
     assert job.state == job_pb2.Job.STATE_SUCCEEDED
     calls = {call.request.run.key.stage: call for call in script.calls}
     assert calls["relearn"].request.model_path == "jobs/x/merge/1/merged"
-    assert (calls["relearn"].address, calls["relearn"].gpus) == ("trainer:1", 1)
+    assert (calls["relearn"].service, calls["relearn"].gpus) == ("trainer", 1)
     asked = calls["evaluate-relearned"].request.adapter
     assert (asked.model_path, asked.adapter) == ("jobs/x/merge/1/merged", "jobs/x/relearn/1/final")
     assert script.stages.index("evaluate-merged") < script.stages.index("relearn")
@@ -629,7 +630,7 @@ def test_a_run_whose_service_does_not_answer_is_lost_with_its_lease(store, spec,
     script = Script(train=["lost"])
     asked = 0
 
-    async def unreachable(address):
+    async def unreachable(address, service):
         nonlocal asked
         asked += 1
         raise Unavailable("no answer")
@@ -662,7 +663,7 @@ def test_nothing_is_begun_before_what_runs_is_attached_to(store, spec):
         key = types_pb2.RunKey(job=name.removeprefix("jobs/"), stage="train", attempt=1)
         go_on = asyncio.Event()
 
-        async def list_runs(_):
+        async def list_runs(*_):
             await go_on.wait()
             return [run_pb2.Run(key=key)]
 
@@ -763,7 +764,7 @@ def test_a_job_goes_on_when_its_store_can_be_written_again(store, spec, monkeypa
 
     monkeypatch.setattr(store, "change", change)
 
-    async def still_there(address):
+    async def still_there(address, service):
         return [run_pb2.Run(key=call.request.run.key) for call in script.calls]
 
     script.list_runs = still_there
