@@ -16,9 +16,10 @@ import asyncio, sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from cutoff.coordinator import scheduler
+from cutoff.v1 import trainer_pb2
 
 def holding(gpus, patience):
-    return scheduler.holding(scheduler.Call("", "", None, None, gpus), patience)
+    return scheduler.holding(scheduler.Call("trainer", "", trainer_pb2.TrainRequest(), None, gpus), patience)
 
 async def main():
     count = scheduler.count_gpus
