@@ -48,4 +48,5 @@ def test_the_report_holds_the_model_against_a_control_under_attack_and_after_rel
     assert rows["test"]["before"]["total"] >= 100, "of what the base knew"
     assert rows["test"]["came_back"]["total"] == rows["test"]["before"]["total"] - rows["test"]["before"]["count"]
     results = json.loads((roots.artifacts / job.name / "relearn/1/train_results.json").read_text())
-    assert results["train_loss"] > 0.01, "there was something to learn"
+    assert results["steps"] >= 10
+    assert results["train_loss"] < 0.5, "it was trained on what it can learn"

@@ -187,8 +187,7 @@ async def holding(call: Call, patience: float | None = None) -> AsyncIterator[He
 
     Raises:
         NotPlaced: No host had it free in time.
-        Unavailable: The host was lost, or the one it must go to is not in the cluster.
-        Refused: Two hosts have the same name.
+        Unavailable: The host was lost, the one it must go to is not in the cluster, or two have the same name.
     """
     attempt: _Attempt | None = None
     try:
@@ -214,8 +213,8 @@ async def drive(call: Call) -> AsyncGenerator[types_pb2.Event, None]:
     The first event is a heartbeat: the hardware is there, and the call is being made.
 
     Raises:
-        Unavailable: The host of the attempt was lost, or the one it must go to is not in the cluster.
-        Refused: Two hosts have the same name.
+        Unavailable: The host of the attempt was lost, the one it must go to is not in the cluster, or two have the
+            same name.
     """
     async with holding(call) as held:
         async for event in held.drive():
@@ -352,7 +351,10 @@ def _host_of(node: str) -> str:
     if host is None:
         raise Unavailable(f"Ray lost its node {node}", "it is tried again")
     if list(nodes.values()).count(host) > 1:
-        raise Refused(f"two hosts of the cluster are called {host}", "set CUTOFF_HOST to another name on one of them")
+        # A worker that was restarted is there twice until Ray has noticed: some seconds, which a retry outlasts.
+        raise Unavailable(
+            f"two hosts of the cluster are called {host}", "set CUTOFF_HOST to another name on one of them"
+        )
     return host
 
 
