@@ -226,6 +226,8 @@ class _Around:
         self._header = header
         self._door = door
         self._context = context
+        # Asked now: of a call whose client went away gRPC has nothing left, and asking it then ends the process.
+        self._host = _host(context)
         self._request = request
         self._started = time.monotonic()
 
@@ -260,7 +262,7 @@ class _Around:
         GRPC_SECONDS.labels(self._method).observe(time.monotonic() - self._started)
         if audited and self._audited:
             what = about(self._request, self.response)
-            self._door.audit.note(self.who, self._method, what, _host(self._context), code)
+            self._door.audit.note(self.who, self._method, what, self._host, code)
 
 
 def _names(context: _Context) -> set[str]:

@@ -65,6 +65,7 @@ class System:
             "PYTHONPATH": f"{ROOT / 'services'}:{ROOT}",
             "CUTOFF_DATASETS": str(self.roots.datasets),
             "CUTOFF_ARTIFACTS": str(self.roots.artifacts),
+            "CUTOFF_BASE_MODEL_PATHS": "/",
             "LMSTUDIO_MODELS": str(self.roots.models),
             "CUTOFF_CACHE": str(self.roots.cache),
             "CUTOFF_STATE": str(self.state),

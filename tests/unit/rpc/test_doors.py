@@ -7,6 +7,7 @@ import contextlib
 import json
 import threading
 import time
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -317,3 +318,20 @@ def test_a_limit_that_is_none_is_named(monkeypatch, value):
     monkeypatch.setenv("CUTOFF_CALLS_PER_SECOND", value)
     with pytest.raises(errors.Refused, match="CUTOFF_CALLS_PER_SECOND"):
         Limits.from_environment()
+
+
+def test_a_call_whose_client_went_away_is_not_asked_who_that_was():
+    """gRPC ends the process when such a call is asked for its peer (a null pointer in cygrpc, 1.85)."""
+    context = SimpleNamespace(peer=lambda: "ipv4:10.0.0.7:4242", auth_context=dict)
+    noted = []
+    audit = SimpleNamespace(note=lambda *line: noted.append(line))
+    door = interception._Door(ServerSecurity(None, None), Limits.from_environment(), audit)
+
+    async def main():
+        async with interception._Around("/cutoff.v1.TrainerService/Train", "", door, context, run_pb2.Run()):
+            context.peer = None  # the client is gone
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(main())
+    assert [line[3:] for line in noted] == [("10.0.0.7", "CANCELLED")]
