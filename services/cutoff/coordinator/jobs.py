@@ -14,6 +14,7 @@ from cutoff.coordinator.job import BY_USER, OPEN, TERMINAL, State, newest_attemp
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.pipeline import Pipeline
 from cutoff.coordinator.results import without_installed
+from cutoff.coordinator.retention import require_all_there
 from cutoff.coordinator.store import StoreFailed
 from cutoff.errors import CutoffError, Refused
 from cutoff.rpc import failure_of
@@ -38,6 +39,8 @@ class Jobs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._installing: dict[str, gguf_converter_pb2.InstallRequest] = {}
         """By job that has ended, what is being installed of it."""
+        self._stopping: set[str] = set()
+        """Those whose installation is being cancelled."""
         self._uninstalling: set[str] = set()
         self._attached = asyncio.Event()
         self._attached.set()
@@ -96,7 +99,8 @@ class Jobs:
 
         Raises:
             NotFound: There is no such job.
-            Refused: It succeeded, is being cancelled, or something of it is being installed or removed.
+            Refused: It succeeded, is being cancelled, something of it is being installed or removed, or of what it
+                made something was removed to save space.
         """
         job = self._journal.store.get(name)
         if job.state == job_pb2.Job.STATE_SUCCEEDED:
@@ -109,6 +113,7 @@ class Jobs:
             raise Refused(f"{name} is being installed", "wait for that (cutoff watch)")
         if name in self._uninstalling:
             raise _being_removed(name)
+        require_all_there(job)
         job = self._journal.move(name, job_pb2.Job.STATE_QUEUED)
         self.start(name)
         return job
@@ -116,10 +121,15 @@ class Jobs:
     def cancel(self, name: str) -> job_pb2.Job:
         """Asks a job to stop; one that has ended, or is being cancelled, is returned as it is.
 
+        What is being installed of a job that has ended is stopped.
+
         Raises:
             NotFound: There is no such job.
         """
         job = self._journal.store.get(name)
+        if name in self._installing and name not in self._stopping:
+            self._stopping.add(name)
+            self._tasks[name].cancel()
         if job.state in TERMINAL or job.state == job_pb2.Job.STATE_CANCELLING:
             return job
         job = self._journal.move(name, job_pb2.Job.STATE_CANCELLING)
@@ -288,6 +298,11 @@ class Jobs:
             await installing()
         except StoreFailed:
             raise
+        except asyncio.CancelledError:
+            if name not in self._stopping:  # the coordinator stops; another one goes on with it
+                raise
+            await Attempts(name, self._journal, self._services).cancel_open()
+            return
         except CutoffError as error:
             _LOG.warning("not installed", job=name, reason=error.reason, message=error.message)
             await Attempts(name, self._journal, self._services).give_up(error)
@@ -298,6 +313,7 @@ class Jobs:
     def _installed(self, task: asyncio.Task[None]) -> None:
         name = task.get_name()
         del self._tasks[name], self._installing[name]
+        self._stopping.discard(name)
         self._journal.settle(name)
         if not task.cancelled() and task.exception() is not None:
             _LOG.error("an installation failed inside cutoff", job=name, exc_info=task.exception())

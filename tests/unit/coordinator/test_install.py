@@ -115,6 +115,26 @@ def test_why_it_failed_is_in_the_record_and_the_job_stays_as_it_was(store, below
     assert not job.result.installed_path
 
 
+def test_an_installation_can_be_cancelled_and_the_job_stays_as_it_was(store, below):
+    async def main():
+        script = Script(install=["hang"])
+        journal = Journal(store)
+        jobs = Jobs(journal, script.services())
+        await jobs.install(below, "", False)
+        while not script.stages:
+            await asyncio.sleep(0.01)
+        jobs.cancel(below)
+        async for _ in journal.watch(below, 0):
+            pass
+        return script.cancelled
+
+    assert asyncio.run(asyncio.wait_for(main(), 30)) == [("gguf-converter:1", "install")]
+    job = store.get(below)
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    assert job.attempts[-1].state == job_pb2.Attempt.STATE_CANCELLED
+    assert not job.result.installed_path
+
+
 def test_a_service_that_is_gone_leaves_no_open_attempt(store, below):
     _, job = installing(store, Script(install=["lost"] * 9), (below, "", False))
     assert job.attempts[-1].failure.reason == "UNAVAILABLE"
