@@ -107,7 +107,7 @@ async def check_model(address: str, request: gguf_converter_pb2.CheckModelReques
     """
 
     def call() -> None:
-        with Peer(address, ClientSecurity.between_services()) as peer:
+        with Peer(address, ClientSecurity.between_services(), _CONVERTER) as peer:
             method, response = "GgufConverterService/CheckModel", gguf_converter_pb2.CheckModelResponse
             peer.unary(method, request, response, _READING_SECONDS)
 

@@ -75,7 +75,7 @@ def _named(addresses: Addresses) -> Iterator[tuple[str, str]]:
 def _health(name: str, address: str) -> operator_pb2.ServiceStatus:
     status = operator_pb2.ServiceStatus(name=name, address=address)
     try:
-        with open_channel(address, ClientSecurity.between_services()) as channel:
+        with open_channel(address, ClientSecurity.between_services(), name) as channel:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_SECONDS)
     except (grpc.RpcError, CutoffError) as error:
         status.state = _State.STATE_UNREACHABLE
