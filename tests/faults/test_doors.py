@@ -238,10 +238,14 @@ def _ray_methods():
     return sorted(found)
 
 
+_RAY_METRICS = 44217
+"""Where Ray's autoscaler answers every GET with its metrics, if no other Ray on the machine has the port."""
+
+
 def _ray_ports(system) -> dict[int, str]:
     """The TCP ports on which the coordinator's processes listen, and whose they are; its own two excepted."""
     coordinator = psutil.Process(system.processes["coordinator"].pid)
-    own = {int(system.addresses["coordinator"].rpartition(":")[2]), system.metrics["coordinator"]}
+    own = {int(system.addresses["coordinator"].rpartition(":")[2]), system.metrics["coordinator"], _RAY_METRICS}
     found = {}
     for process in [coordinator, *coordinator.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
