@@ -46,7 +46,11 @@ browser: ## Installs Chromium (Debian, as root), in which tests open the report'
 
 .PHONY: test-containers
 test-containers: setup ## Builds the CPU images, runs the composed system, tests both; needs a Docker engine
-	@$(BIN)/python -m pytest tests/containers
+	@$(BIN)/python -m pytest tests/containers --ignore tests/containers/test_faults.py
+
+.PHONY: test-faults-containers
+test-faults-containers: setup ## Kills each container during a job, and cuts the network; after make test-containers
+	@$(BIN)/python -m pytest tests/containers/test_faults.py
 
 .PHONY: test-images-cuda
 test-images-cuda: setup ## Builds the CUDA images of the four stages and imports their stack; no GPU needed
