@@ -307,7 +307,7 @@ _TASK = _remote(
 
 
 def _devices() -> tuple[str, ...]:
-    """Those of the actor that asks."""
+    """Those of the task that asks."""
     return tuple(f"cuda:{device}" for device in ray.get_runtime_context().get_accelerator_ids().get("GPU", []))
 
 
