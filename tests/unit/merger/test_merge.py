@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from cutoff.artifacts import Roots, describe
 from cutoff.datasets import load_template
-from cutoff.errors import AlreadyExists, CheckFailed, DiskFull, InvalidInput, NotFound
+from cutoff.errors import AlreadyExists, CheckFailed, DiskFull, InvalidInput, NotFound, as_cutoff_error
 from cutoff.hub import BaseModel, load_tokenizer, tokenizer_files
 from cutoff.merger import cli, verify, work
 from cutoff.merger import merge as merging
@@ -342,3 +342,21 @@ def test_the_command_prints_the_documents_lines(
         cli.main()
     assert caught.value.code == 1
     assert "is there already" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_half_way_leaves_nothing(
+    make_plan: MakePlan, mount_tmpfs: Callable[[str, str], Path]
+) -> None:
+    disk = mount_tmpfs("small", "64m")
+    other = disk / "of somebody else"
+
+    def sink(event: types_pb2.Event) -> None:
+        if event.progress.phase == "merging" and not other.exists():
+            other.write_bytes(bytes(shutil.disk_usage(disk).free - 20_000))
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        merge(make_plan(output=disk / "merged"), Reporter(sink))
+    told = as_cutoff_error(caught.value, str(disk))
+    assert isinstance(told, DiskFull)
+    assert told.remedy
+    assert list(disk.iterdir()) == [other]
