@@ -23,7 +23,7 @@ from cutoff.coordinator.hosts import Addresses, Hosts, Place, with_place
 from cutoff.coordinator.job import OPEN, attempt_of, newest_attempt
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.patience import heard, patiently
-from cutoff.coordinator.scheduler import WAIT_MINUTES, Call
+from cutoff.coordinator.scheduler import WAIT_MINUTES, Call, call_failed
 from cutoff.errors import Cancelled, CutoffError, Killed, Lost, NotFound, Unavailable
 from cutoff.rpc import error_of_failure, failure_of
 from cutoff.stage.lease import LEASE_SECONDS
@@ -294,8 +294,8 @@ class Attempts:
         await self._let_count(key, key.attempt)
         async with aclosing(heard(self._services.drive(call), f"the {service}")) as events:
             async for event in events:
-                if event.failed.reason == Unavailable.reason and not event.sequence:
-                    raise error_of_failure(event.failed)  # of the call, not of the run
+                if call_failed(event):
+                    raise error_of_failure(event.failed)
                 self._journal.heard(key)
                 if event.HasField("heartbeat"):
                     continue

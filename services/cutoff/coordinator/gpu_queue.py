@@ -17,7 +17,7 @@ from cutoff.coordinator.gpu_memory import Lack, Reading, lacking
 from cutoff.coordinator.hosts import Addresses
 from cutoff.coordinator.measures import waiting_for_gpus
 from cutoff.coordinator.queue import Entry, Key, next_one, waiting
-from cutoff.coordinator.scheduler import Call, Held, NotPlaced
+from cutoff.coordinator.scheduler import Call, Held, NotPlaced, call_failed
 from cutoff.errors import DeviceMemoryHeld, Unavailable
 from cutoff.v1 import job_pb2, types_pb2
 
@@ -95,7 +95,7 @@ class GpuQueue:
         try:
             held = await self._hardware_for(key, call, stack)
             async for event in held.drive():
-                if _stream_lost(event):
+                if call_failed(event):
                     self._back_by[key] = time.monotonic() + self._times.back
                 yield event
         except Unavailable:
@@ -201,11 +201,6 @@ class GpuQueue:
         waiting_for_gpus([told.reason for told in now.values()])
         self._news.set()
         self._news = asyncio.Event()
-
-
-def _stream_lost(event: types_pb2.Event) -> bool:
-    """Whether an event says that the call failed, not the run: it has no number in a run."""
-    return event.failed.reason == Unavailable.reason and not event.sequence
 
 
 def _key(call: Call) -> Key:

@@ -64,15 +64,7 @@ class Journal:
 
     def move(self, name: str, state: State, failure: types_pb2.Failure | None = None) -> job_pb2.Job:
         """Moves a job to another state; see `job.moved`."""
-        before: list[State] = []
-
-        def change(job: job_pb2.Job) -> job_pb2.Job:
-            before[:] = [job.state]
-            return moved(job, state, failure)
-
-        job = self.change(name, change)
-        self._jobs.update({before[0]: -1, state: 1})
-        self._measures.jobs(self._jobs)
+        job = self.change(name, lambda job: moved(job, state, failure))
         self._measures.moved(job)
         if state in TERMINAL:
             self._progress.pop(name, None)
@@ -82,7 +74,16 @@ class Journal:
 
     def change(self, name: str, change: Change) -> job_pb2.Job:
         """Changes a job's record otherwise."""
-        job = self.store.change(name, change)
+        before: list[State] = []
+
+        def noted(job: job_pb2.Job) -> job_pb2.Job:
+            before[:] = [job.state]
+            return change(job)
+
+        job = self.store.change(name, noted)
+        self._jobs.update({before[0]: -1})
+        self._jobs.update({job.state: 1})
+        self._measures.jobs(self._jobs)
         self._wake(name)
         return job
 

@@ -235,6 +235,11 @@ async def _driven(attempt: _Attempt, place: Place, call: Call) -> AsyncGenerator
         raise _lost(error) from error
 
 
+def call_failed(event: types_pb2.Event) -> bool:
+    """Whether an event says that the call failed, not the run: it has no number in a run."""
+    return event.failed.reason == Unavailable.reason and not event.sequence
+
+
 def _lost(error: Exception) -> Unavailable:
     return Unavailable(f"the attempt's host was lost: {type(error).__name__}", "it is tried again")
 

@@ -269,3 +269,17 @@ def test_who_paused_is_kept_and_a_user_takes_over_from_a_watcher(spec):
     ended = job_pb2.Job(name="jobs/x", state=job_pb2.Job.STATE_FAILED)
     with pytest.raises(IllegalTransition):
         pausing(ended, BY_USER, "")
+
+
+def test_a_pause_is_counted_like_any_other_change_of_state(store, spec):
+    """It is no move of the journal's, and its count must not drift from what the store holds."""
+
+    async def main():
+        journal = Journal(store)
+        name = journal.submit(spec, "r1")[0].name
+        journal.change(name, lambda job: pausing(job, BY_USER, ""))
+        journal.move(name, job_pb2.Job.STATE_PAUSED)
+        return journal
+
+    journal = asyncio.run(main())
+    assert {state: count for state, count in journal._jobs.items() if count} == store.count_by_state()
