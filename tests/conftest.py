@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +64,14 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> Roots:
     made.datasets.mkdir()
     made.models.mkdir()
     return made
+
+
+@pytest.fixture
+def own_roots(roots: Roots, tmp_path: Path) -> Roots:
+    """Of a second system beside the session's: the same datasets, and everything that is written apart."""
+    own = replace(roots, artifacts=tmp_path / "output", models=tmp_path / "models")
+    own.models.mkdir()
+    return own
 
 
 @pytest.fixture(scope="session")

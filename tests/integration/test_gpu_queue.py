@@ -20,9 +20,9 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def one_gpu(roots, llama, monkeypatch) -> Iterator[Client]:
+def one_gpu(own_roots, llama, monkeypatch) -> Iterator[Client]:
     monkeypatch.setenv("CUTOFF_GPUS", "1")
-    with LocalSystem(roots) as system, Client(system.address) as client:
+    with LocalSystem(own_roots) as system, Client(system.address) as client:
         yield client
 
 

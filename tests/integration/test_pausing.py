@@ -18,9 +18,9 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def own_system(roots, llama) -> Iterator[LocalSystem]:
+def own_system(own_roots, llama) -> Iterator[LocalSystem]:
     """A system whose coordinator may be killed."""
-    with LocalSystem(roots) as running:
+    with LocalSystem(own_roots) as running:
         yield running
 
 
@@ -63,8 +63,8 @@ def wait_for(client: Client, name: str, state: int) -> job_pb2.Job:
     raise AssertionError(f"ended: {client.get(name).failure}")
 
 
-def test_a_paused_training_comes_to_the_same_adapter(own_system, roots, small_world):
-    spec = small_world.job(roots.datasets, train={"epochs": 6}, install={"enabled": False})
+def test_a_paused_training_comes_to_the_same_adapter(own_system, own_roots, small_world):
+    spec = small_world.job(own_roots.datasets, train={"epochs": 6}, install={"enabled": False})
     with Client(own_system.address) as client:
         undisturbed = trained(client, client.submit(spec).name)
 
@@ -89,8 +89,10 @@ def test_a_paused_training_comes_to_the_same_adapter(own_system, roots, small_wo
             for event in client.watch(name)
             if event.run.key.stage == "train" and event.run.key.attempt == 2
         ]
-    assert any(f"going on from {roots.artifacts / checkpoint.path}" in line for line in lines), lines
+    assert any(f"going on from {own_roots.artifacts / checkpoint.path}" in line for line in lines), lines
     assert resumed != undisturbed
-    one, other = (load_file(roots.artifacts / each / "adapter_model.safetensors") for each in (undisturbed, resumed))
+    one, other = (
+        load_file(own_roots.artifacts / each / "adapter_model.safetensors") for each in (undisturbed, resumed)
+    )
     assert one.keys() == other.keys()
     assert all((one[name] == other[name]).all() for name in one), "to the last bit"
