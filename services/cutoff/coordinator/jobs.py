@@ -26,6 +26,9 @@ _LOG = logger(__name__)
 _ATTACH_SECONDS = 15.0
 """How long others wait for the hardware of runs that were under way when the coordinator went down."""
 
+_APART_SECONDS = 0.05
+"""Between the first steps of two jobs: a crowd of jobs must not keep callers waiting."""
+
 _STORE_SECONDS = 5.0
 """Between two tries to go on with a job of which something could not be recorded."""
 
@@ -45,6 +48,8 @@ class Jobs:
         self._attached = asyncio.Event()
         self._attached.set()
         """Unset while runs of an earlier coordinator are being attached to: nothing else is begun."""
+        self._setting_out = asyncio.Semaphore()
+        """Held by the job that set out last, for a moment."""
         self._attaching: asyncio.Task[None] | None = None
         self._suspended = False
         self._held: set[str] = set()
@@ -52,7 +57,7 @@ class Jobs:
 
     def start(self, name: str) -> None:
         """Begins a job, or goes on with it."""
-        self._go_on(name, self._when_attached(name))
+        self._go_on(name, self._in_its_turn(name))
 
     def take_up(self) -> None:
         """Goes on with every job, and every installation, that had not ended when the coordinator went down.
@@ -271,8 +276,10 @@ class Jobs:
     def _pipeline(self, name: str) -> Pipeline:
         return Pipeline(name, self._journal, self._services)
 
-    async def _when_attached(self, name: str) -> None:
+    async def _in_its_turn(self, name: str) -> None:
         await self._attached.wait()
+        await self._setting_out.acquire()
+        asyncio.get_running_loop().call_later(_APART_SECONDS, self._setting_out.release)
         await self._pipeline(name).run()
 
     def _go_on(self, name: str, steps: Coroutine[Any, Any, None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 
 from cutoff.coordinator.job import (
@@ -22,7 +22,8 @@ from cutoff.coordinator.job import (
 )
 from cutoff.coordinator.looks import Looks
 from cutoff.coordinator.measures import IGNORED, Measures
-from cutoff.coordinator.store import Change, Store
+from cutoff.coordinator.store import Change, Store, Submitted
+from cutoff.errors import AlreadyExists
 from cutoff.telemetry import logger
 from cutoff.v1 import job_pb2, types_pb2
 
@@ -56,11 +57,18 @@ class Journal:
 
     def submit(self, spec: job_pb2.JobSpec, request_id: str) -> tuple[job_pb2.Job, bool]:
         """Stores a job; see `Store.submit`."""
-        job, new = self.store.submit(spec, request_id)
-        if new:
-            self._jobs[job.state] += 1
-            self._measures.jobs(self._jobs)
-        return job, new
+        return self._counted([self.store.submit(spec, request_id)])[0]
+
+    def submit_all(self, submissions: Sequence[tuple[job_pb2.JobSpec, str]]) -> list[Submitted | AlreadyExists]:
+        """Stores jobs together; see `Store.submit_all`."""
+        outcomes = self.store.submit_all(submissions)
+        self._counted([outcome for outcome in outcomes if not isinstance(outcome, AlreadyExists)])
+        return outcomes
+
+    def _counted(self, submitted: list[Submitted]) -> list[Submitted]:
+        self._jobs.update(job.state for job, new in submitted if new)
+        self._measures.jobs(self._jobs)
+        return submitted
 
     def move(self, name: str, state: State, failure: types_pb2.Failure | None = None) -> job_pb2.Job:
         """Moves a job to another state; see `job.moved`."""

@@ -10,6 +10,7 @@ from typing import Any
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.reports import pieces, report_file
+from cutoff.coordinator.submissions import Submissions
 from cutoff.errors import Fault, InvalidInput
 from cutoff.rpc import Door
 from cutoff.spec import JobSpec, spec_from_proto, spec_to_proto
@@ -37,6 +38,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
     def __init__(self, journal: Journal, jobs: Jobs, admit: Admit, artifacts: Path, door: Door | None = None) -> None:
         self._journal = journal
         self._jobs = jobs
+        self._submissions = Submissions(journal, jobs.start)
         self._admit = admit
         self._artifacts = artifacts
         self._door = door or Door("the coordinator")
@@ -48,9 +50,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         self._door.require_open()
         spec = spec_from_proto(request.spec)
         self._admit(spec)
-        job, new = self._journal.submit(spec_to_proto(spec), request.request_id)
-        if new:
-            self._jobs.start(job.name)
+        job = await self._submissions.hand_in(spec_to_proto(spec), request.request_id)
         return job_pb2.SubmitJobResponse(job=job)
 
     async def GetJob(self, request: job_pb2.GetJobRequest, context: Any) -> job_pb2.GetJobResponse:

@@ -7,13 +7,12 @@ happened to it. A change of a job and the event that tells of it are one transac
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from google.protobuf import json_format
-from sqlalchemy import LargeBinary, Select, create_engine, event, func, select
+from sqlalchemy import LargeBinary, Select, create_engine, event, func, insert, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -25,6 +24,9 @@ from cutoff.v1 import job_pb2
 
 Change = Callable[[job_pb2.Job], job_pb2.Job]
 """From a job's record to its next one; pure, for it may be called again."""
+
+Submitted = tuple[job_pb2.Job, bool]
+"""A job, and whether it is new: the same request may have stored it before."""
 
 
 class StoreFailed(Unavailable):
@@ -40,7 +42,6 @@ class _JobRow(_Base):
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(unique=True)
     request_id: Mapped[str] = mapped_column(unique=True)
-    spec_sha256: Mapped[str]
     state: Mapped[int] = mapped_column(index=True)
     installs: Mapped[str | None] = mapped_column(index=True)
     """The name its model is to have in LM Studio; none for a job that installs nothing."""
@@ -90,33 +91,59 @@ class Store:
         except OperationalError as error:
             raise StoreFailed(f"the job store took nothing in: {error.orig}", "is its disk full?") from error
 
-    def submit(self, spec: job_pb2.JobSpec, request_id: str) -> tuple[job_pb2.Job, bool]:
+    def submit(self, spec: job_pb2.JobSpec, request_id: str) -> Submitted:
         """Stores a new job, or finds the one this request stored before.
-
-        Returns:
-            The job, and whether it is new.
 
         Raises:
             AlreadyExists: The request_id belongs to a job with another spec.
             StoreFailed: Nothing was stored.
         """
-        digest = hashlib.sha256(json_format.MessageToJson(spec, sort_keys=True).encode()).hexdigest()
+        (outcome,) = self.submit_all([(spec, request_id)])
+        if isinstance(outcome, AlreadyExists):
+            raise outcome
+        return outcome
+
+    def submit_all(self, submissions: Sequence[tuple[job_pb2.JobSpec, str]]) -> list[Submitted | AlreadyExists]:
+        """Stores jobs as `submit` does, all in one transaction.
+
+        Args:
+            submissions: Specs and request_ids, at most some hundreds.
+
+        Returns:
+            What came of each, in their order.
+
+        Raises:
+            StoreFailed: None of them was stored.
+        """
+        request_ids = {request_id for _, request_id in submissions}
+        outcomes: list[Submitted | AlreadyExists] = []
         with self._writing() as session:
-            row = session.scalar(select(_JobRow).where(_JobRow.request_id == request_id))
-            if row is not None:
-                if row.spec_sha256 != digest:
-                    remedy = "use a new request_id for a new job"
-                    raise AlreadyExists(
-                        f"request_id {request_id} belongs to jobs/{row.id}, which has another spec", remedy
-                    )
-                return job_pb2.Job.FromString(row.record), False
-            job = new_job(spec)
-            while _taken(session, job):  # six characters: among 10,000 jobs of one name two are likely the same
-                job = new_job(spec)
-            row = _JobRow(id=job_id(job), request_id=request_id, spec_sha256=digest, installs=_installs(spec.install))
-            session.add(row)
-            _record(session, row, job)
-            return job, True
+            rows = session.execute(
+                select(_JobRow.request_id, _JobRow.record).where(_JobRow.request_id.in_(request_ids))
+            )
+            found = {request_id: job_pb2.Job.FromString(record) for request_id, record in rows}
+            new: list[tuple[str, job_pb2.Job]] = []
+            for spec, request_id in submissions:
+                job = found.get(request_id)
+                if job is None:
+                    job = found[request_id] = new_job(spec)
+                    new.append((request_id, job))
+                    outcomes.append((job, True))
+                elif job.spec == spec:
+                    outcomes.append((job, False))
+                else:
+                    said = f"request_id {request_id} belongs to {job.name}, which has another spec"
+                    outcomes.append(AlreadyExists(said, "use a new request_id for a new job"))
+            if new:
+                _rename_taken(session, [job for _, job in new])
+                events = [{"job": job_id(job), **_event(job)} for _, job in new]
+                jobs = [
+                    {"id": job_id(job), "request_id": asked, "installs": _installs(job.spec.install), **_columns(job)}
+                    for asked, job in new
+                ]
+                session.execute(insert(_JobRow), jobs)
+                session.execute(insert(_EventRow), events)
+        return outcomes
 
     def get(self, name: str) -> job_pb2.Job:
         """The job of this name ("jobs/{job}").
@@ -203,8 +230,16 @@ def _installs(install: job_pb2.InstallSpec) -> str | None:
     return f"{install.publisher}/{install.model_name}" if install.enabled else None
 
 
-def _taken(session: Session, job: job_pb2.Job) -> bool:
-    return session.scalar(select(_JobRow.number).where(_JobRow.id == job_id(job))) is not None
+def _rename_taken(session: Session, jobs: Sequence[job_pb2.Job]) -> None:
+    """New names for new jobs whose ids others have: of six characters, among 10,000 two are likely the same."""
+    while True:
+        ids = Counter(map(job_id, jobs))
+        taken = set(session.scalars(select(_JobRow.id).where(_JobRow.id.in_(ids))))
+        clashing = [job for job in jobs if job_id(job) in taken or ids[job_id(job)] > 1]
+        if not clashing:
+            return
+        for job in clashing:
+            job.name = new_job(job.spec).name
 
 
 def _find(session: Session, name: str, lock: bool = False) -> _JobRow:
@@ -216,13 +251,23 @@ def _find(session: Session, name: str, lock: bool = False) -> _JobRow:
 
 
 def _record(session: Session, row: _JobRow, job: job_pb2.Job, run: job_pb2.RunEvent | None = None) -> None:
+    session.add(_EventRow(job=row.id, **_event(job, run)))
+    for column, value in _columns(job).items():
+        setattr(row, column, value)
+
+
+def _event(job: job_pb2.Job, run: job_pb2.RunEvent | None = None) -> dict[str, Any]:
+    """The columns of a job's next event: one of its runs', or the changed job itself."""
     job.last_sequence += 1
     happened = job_pb2.JobEvent(run=run) if run else job_pb2.JobEvent(job=job)
     happened.sequence = job.last_sequence
     happened.time.GetCurrentTime()
-    row.state = job.state
-    row.record = job.SerializeToString()
-    session.add(_EventRow(job=row.id, sequence=job.last_sequence, record=happened.SerializeToString()))
+    return {"sequence": job.last_sequence, "record": happened.SerializeToString()}
+
+
+def _columns(job: job_pb2.Job) -> dict[str, Any]:
+    """The columns of a job's row that change with the job."""
+    return {"state": job.state, "record": job.SerializeToString()}
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

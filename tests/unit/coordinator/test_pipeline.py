@@ -773,3 +773,26 @@ def test_a_job_goes_on_when_its_store_can_be_written_again(store, spec, monkeypa
     assert not failing
     assert script.cancelled == []
     assert len([a for a in job.attempts if a.key.stage == "merge"]) == 1
+
+
+def test_a_crowd_of_jobs_sets_out_one_after_the_other(store, spec, monkeypatch):
+    monkeypatch.setattr("cutoff.coordinator.jobs._APART_SECONDS", 0.3)
+
+    async def main():
+        journal = Journal(store)
+        jobs = Jobs(journal, Script().services())
+        names = [journal.submit(spec, f"r{number}")[0].name for number in range(3)]
+        for name in names:
+            jobs.start(name)
+        jobs.cancel(names[1])
+        for name in names:
+            async for _ in journal.watch(name, 0):
+                pass
+        return [journal.current(name) for name in names]
+
+    spec.install.enabled = False
+    first, second, third = asyncio.run(asyncio.wait_for(main(), 60))
+    assert [job.state for job in (first, third)] == [job_pb2.Job.STATE_SUCCEEDED] * 2
+    assert (third.start_time.ToMicroseconds() - first.start_time.ToMicroseconds()) / 1e6 >= 0.29
+    assert second.state == job_pb2.Job.STATE_CANCELLED
+    assert not second.attempts, "what waits for its turn can be cancelled"

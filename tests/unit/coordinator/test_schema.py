@@ -38,7 +38,7 @@ def test_a_database_without_a_version_is_adopted_with_everything_in_it(tmp_path:
         assert [event.sequence for event in store.events(unfinished.name, 0)] == [1, 2, 3, 4]
         assert store.submit(unfinished.spec, "r1") == (unfinished, False)
         store.close()
-    assert version(tmp_path) == [("0002",)]
+    assert version(tmp_path) == [("0003",)]
     store = opened(tmp_path)
     store.change(unfinished.name, lambda job: moved(job, job_pb2.Job.STATE_FAILED))
     assert store.unfinished() == []

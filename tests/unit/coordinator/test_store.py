@@ -98,3 +98,22 @@ def test_two_jobs_never_get_one_name(store, spec, monkeypatch):
     monkeypatch.setattr("cutoff.coordinator.job.secrets.token_hex", lambda size: next(given))
     names = [store.submit(spec, request_id)[0].name for request_id in ("r1", "r2")]
     assert names == ["jobs/demo-aaaaaa", "jobs/demo-bbbbbb"]
+
+
+def test_jobs_are_stored_together_each_as_by_itself(store, spec, monkeypatch):
+    first, _ = store.submit(spec, "r1")
+    other = job_pb2.JobSpec()
+    other.CopyFrom(spec)
+    other.train.epochs = 7
+    numbers = iter(["000001", "000001", first.name[-6:], "000002", "000003", "000004"])
+    monkeypatch.setattr("cutoff.coordinator.job.secrets.token_hex", lambda _: next(numbers))
+    told = store.submit_all([(spec, "r1"), (spec, "r2"), (spec, "r3"), (other, "r2"), (spec, "r2"), (other, "r4")])
+    assert [isinstance(each, AlreadyExists) for each in told] == [False, False, False, True, False, False]
+    (known, old), (second, new), (third, _), _, (again, repeated), (fourth, _) = told
+    assert (known, old) == (first, False)
+    assert (again, new, repeated) == (second, True, False)
+    assert len({job.name for job in (first, second, third, fourth)}) == 4
+    for job, asked in ((second, spec), (third, spec), (fourth, other)):
+        assert store.get(job.name) == job
+        assert job.spec == asked
+        assert [event.job for event in store.events(job.name, 0)] == [job]
