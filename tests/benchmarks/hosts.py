@@ -34,7 +34,7 @@ EVALUATE_SECONDS = 5.0
 async def run_all(store: Store, cluster: SimulatedCluster, count: int) -> list[job_pb2.Job]:
     """Submits all jobs and returns them when they have ended."""
     journal = Journal(store)
-    jobs = Jobs(journal, cluster.services())
+    jobs = Jobs(journal, cluster.services(journal))
     lengths = random.Random(1)
     names = []
     for number in range(count):

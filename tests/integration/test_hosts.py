@@ -45,7 +45,7 @@ def train(job):
 def test_jobs_go_where_gpus_are_and_a_lost_hosts_go_on_elsewhere(cluster, store):
     async def main():
         journal = Journal(store)
-        jobs = Jobs(journal, cluster.services())
+        jobs = Jobs(journal, cluster.services(journal))
         names = [journal.submit(job(f"j{number}", 8, 0.5), f"r{number}")[0].name for number in range(2)]
         for name in names:
             jobs.start(name)
@@ -71,7 +71,7 @@ def test_jobs_go_where_gpus_are_and_a_lost_hosts_go_on_elsewhere(cluster, store)
 def test_a_run_goes_on_when_its_hosts_ray_worker_is_restarted(cluster, store):
     async def main():
         journal = Journal(store)
-        jobs = Jobs(journal, cluster.services())
+        jobs = Jobs(journal, cluster.services(journal))
         for number in range(2):
             jobs.start(journal.submit(job(f"j{number}", 12, 0.5), f"r{number}")[0].name)
         names = [one.name for one in store.unfinished()]

@@ -26,9 +26,9 @@ from cutoff.coordinator.patience import heard, patiently
 from cutoff.coordinator.scheduler import WAIT_MINUTES, Call, call_failed
 from cutoff.errors import Cancelled, CutoffError, Killed, Lost, NotFound, Unavailable
 from cutoff.rpc import error_of_failure, failure_of
+from cutoff.run_key import stage_kind
 from cutoff.stage.lease import LEASE_SECONDS
 from cutoff.telemetry import logger
-from cutoff.telemetry.metrics import stage_kind
 from cutoff.v1 import (
     evaluator_pb2,
     gguf_converter_pb2,

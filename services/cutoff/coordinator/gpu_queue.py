@@ -16,9 +16,10 @@ from typing import Protocol
 from cutoff.coordinator.gpu_memory import Lack, Reading, lacking
 from cutoff.coordinator.hosts import Addresses
 from cutoff.coordinator.measures import waiting_for_gpus
-from cutoff.coordinator.queue import Entry, Key, next_one, waiting
+from cutoff.coordinator.queue import Entry, next_one, waiting
 from cutoff.coordinator.scheduler import Call, Held, NotPlaced, call_failed
 from cutoff.errors import DeviceMemoryHeld, Unavailable
+from cutoff.run_key import RunId, run_id
 from cutoff.v1 import job_pb2, types_pb2
 
 
@@ -67,12 +68,12 @@ class GpuQueue:
         self._read = read
         self._tell = tell
         self._times = times or Times()
-        self._waiting: dict[Key, Entry] = {}
-        self._held: dict[Key, tuple[Held, int]] = {}
+        self._waiting: dict[RunId, Entry] = {}
+        self._held: dict[RunId, tuple[Held, int]] = {}
         """Who has GPUs, and how much memory of each its plan needs."""
-        self._back_by: dict[Key, float] = {}
+        self._back_by: dict[RunId, float] = {}
         """Whose stream broke: their runs may go on, on GPUs that Ray takes for free."""
-        self._told: dict[Key, job_pb2.Waiting] = {}
+        self._told: dict[RunId, job_pb2.Waiting] = {}
         self._arrivals = itertools.count()
         self._news = asyncio.Event()
         self._placing = asyncio.Lock()
@@ -90,7 +91,7 @@ class GpuQueue:
                 async for event in held.drive():
                     yield event
             return
-        key = _key(call)
+        key = run_id(call.request.run.key)
         stack = AsyncExitStack()
         try:
             held = await self._hardware_for(key, call, stack)
@@ -107,7 +108,7 @@ class GpuQueue:
             await stack.aclose()
             self._changed()
 
-    async def _hardware_for(self, key: Key, call: Call, stack: AsyncExitStack) -> Held:
+    async def _hardware_for(self, key: RunId, call: Call, stack: AsyncExitStack) -> Held:
         """Waits until this call has its GPUs, with the memory its plan needs."""
         attaching = call.request.run.after_sequence > 0  # its run has begun: it is on its GPU
         now = time.monotonic()
@@ -135,7 +136,7 @@ class GpuQueue:
             await asyncio.sleep(self._times.memory)
             self._set(key, resting=False)
 
-    async def _turn(self, key: Key) -> None:
+    async def _turn(self, key: RunId) -> None:
         """Waits until this one is next and GPUs are free."""
         while True:
             entry = self._waiting[key]
@@ -148,7 +149,7 @@ class GpuQueue:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), self._times.look)
 
-    async def _place(self, key: Key, call: Call, stack: AsyncExitStack) -> Lack | None:
+    async def _place(self, key: RunId, call: Call, stack: AsyncExitStack) -> Lack | None:
         """Takes GPUs for a call, if there are any with enough memory; or tells what they lack.
 
         Ray chooses a GPU without a look at its memory. One that lacks it is kept until another is found, or Ray would
@@ -173,7 +174,7 @@ class GpuQueue:
                     break
         return lack
 
-    async def _lack(self, key: Key, call: Call, held: Held) -> Lack | None:
+    async def _lack(self, key: RunId, call: Call, held: Held) -> Lack | None:
         if not call.memory_bytes or self._waiting[key].attaching:
             return None
         promised = sum(
@@ -185,7 +186,7 @@ class GpuQueue:
             call.memory_bytes, call.gpus, held.devices, await self._read(held.services, call.service), promised
         )
 
-    def _set(self, key: Key, **changes: object) -> None:
+    def _set(self, key: RunId, **changes: object) -> None:
         self._waiting[key] = replace(self._waiting[key], **changes)  # type: ignore[arg-type]
         self._changed()
 
@@ -201,8 +202,3 @@ class GpuQueue:
         waiting_for_gpus([told.reason for told in now.values()])
         self._news.set()
         self._news = asyncio.Event()
-
-
-def _key(call: Call) -> Key:
-    key = call.request.run.key
-    return key.job, key.stage, key.attempt

@@ -114,10 +114,7 @@ class Jobs:
             raise Refused(f"{name} is being cancelled", "wait for that (cutoff watch), and ask again")
         if job.state not in TERMINAL:
             return job
-        if name in self._installing:
-            raise Refused(f"{name} is being installed", "wait for that (cutoff watch)")
-        if name in self._uninstalling:
-            raise _being_removed(name)
+        self._require_settled(name)
         require_all_there(job)
         job = self._journal.move(name, job_pb2.Job.STATE_QUEUED)
         self.start(name)
@@ -247,10 +244,7 @@ class Jobs:
         """
         job = self._journal.store.get(name)
         delivery.require_ended(job)
-        if name in self._installing:
-            raise Refused(f"{name} is being installed", "wait for that (cutoff watch)")
-        if name in self._uninstalling:
-            raise _being_removed(name)
+        self._require_settled(name)
         if not job.result.installed_sha256:
             return job
         self._uninstalling.add(name)
@@ -259,6 +253,13 @@ class Jobs:
             return self._journal.change(name, without_installed)
         finally:
             self._uninstalling.discard(name)
+
+    def _require_settled(self, name: str) -> None:
+        """Refuses a job that has ended while it is being installed, or what it installed removed."""
+        if name in self._installing:
+            raise Refused(f"{name} is being installed", "wait for that (cutoff watch)")
+        if name in self._uninstalling:
+            raise _being_removed(name)
 
     def _joins(self, name: str, request: gguf_converter_pb2.InstallRequest) -> bool:
         """Whether just this is being installed.

@@ -24,6 +24,7 @@ from cutoff.coordinator.looks import Looks
 from cutoff.coordinator.measures import IGNORED, Measures
 from cutoff.coordinator.store import Change, Store, Submitted
 from cutoff.errors import AlreadyExists
+from cutoff.run_key import RunId, run_id
 from cutoff.telemetry import logger
 from cutoff.v1 import job_pb2, types_pb2
 
@@ -42,7 +43,7 @@ class Journal:
         self._news: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._progress: dict[str, dict[str, job_pb2.JobEvent]] = defaultdict(dict)
         """By job and stage, the newest progress, which is passed on and not kept."""
-        self._unheard: set[tuple[str, str, int]] = set()
+        self._unheard: set[RunId] = set()
         """Runs that `until_heard` waits for."""
         self._all_heard = asyncio.Event()
         self._waiting: dict[str, job_pb2.JobEvent] = {}
@@ -103,13 +104,13 @@ class Journal:
 
     def heard(self, key: types_pb2.RunKey) -> None:
         """A run gave a sign of life, or it is known that it will give none."""
-        self._unheard.discard((key.job, key.stage, key.attempt))
+        self._unheard.discard(run_id(key))
         if not self._unheard:
             self._all_heard.set()
 
     async def until_heard(self, keys: Iterable[types_pb2.RunKey], seconds: float) -> bool:
         """Waits until every one of these runs was heard of; returns whether that came in time."""
-        self._unheard = {(key.job, key.stage, key.attempt) for key in keys}
+        self._unheard = set(map(run_id, keys))
         self._all_heard = asyncio.Event()
         if not self._unheard:
             return True

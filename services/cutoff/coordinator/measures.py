@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client import Counter, Gauge, Histogram
 
 from cutoff.coordinator.job import LEGAL, TERMINAL, State, job_id
-from cutoff.telemetry.metrics import JOB_LABEL, LONG_SECONDS, stage_kind
+from cutoff.run_key import RunId, run_id, stage_kind
+from cutoff.telemetry.metrics import JOB_LABEL, LONG_SECONDS
 from cutoff.v1 import job_pb2, types_pb2
 
 JOBS = Gauge("cutoff_jobs", "Jobs in the store, by state", ["state"])
@@ -47,14 +48,12 @@ GPU_WAITING = Gauge("cutoff_queue_gpu_waiting", "Attempts that wait for a GPU, b
 GPUS = Gauge("cutoff_gpus", "GPUs of all hosts")
 GPUS_FREE = Gauge("cutoff_gpus_free", "GPUs that no attempt holds")
 
-_Waiting = tuple[str, str, int]
-
 
 class Measures:
     """Follows what the journal is told. Lives on one event loop."""
 
     def __init__(self) -> None:
-        self._waiting: dict[_Waiting, float] = {}
+        self._waiting: dict[RunId, float] = {}
         """From an attempt that waits to when it began to."""
 
     def take_up(self, jobs: Iterable[job_pb2.Job]) -> None:
@@ -119,18 +118,18 @@ class Measures:
         SCORES.remove_by_labels({JOB_LABEL: job})
 
     def _wait(self, key: types_pb2.RunKey, since: float) -> None:
-        self._waiting[_attempt(key)] = since
+        self._waiting[run_id(key)] = since
         self._count_waiting()
 
     def _started(self, key: types_pb2.RunKey) -> None:
-        since = self._waiting.pop(_attempt(key), None)
+        since = self._waiting.pop(run_id(key), None)
         if since is not None:
             QUEUE_SECONDS.labels(stage_kind(key.stage)).observe(time.time() - since)
         self._count_waiting()
 
     def _ended(self, attempt: job_pb2.Attempt, outcome: str) -> None:
         key = attempt.key
-        self._waiting.pop(_attempt(key), None)
+        self._waiting.pop(run_id(key), None)
         self._count_waiting()
         if attempt.HasField("start_time"):
             seconds = attempt.end_time.ToDatetime() - attempt.start_time.ToDatetime()
@@ -157,10 +156,6 @@ def waiting_for_gpus(reasons: Sequence[job_pb2.Waiting.Reason]) -> None:
         if reason != job_pb2.Waiting.REASON_UNSPECIFIED:
             name = job_pb2.Waiting.Reason.Name(reason).removeprefix("REASON_").lower()
             GPU_WAITING.labels(name).set(reasons.count(reason))
-
-
-def _attempt(key: types_pb2.RunKey) -> _Waiting:
-    return key.job, key.stage, key.attempt
 
 
 def _install_outcome(job: job_pb2.Job) -> str | None:

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cutoff.coordinator.gpu_memory import Lack
+from cutoff.run_key import RunId
 from cutoff.v1 import job_pb2
-
-Key = tuple[str, str, int]
-"""Job id, stage and attempt."""
 
 _NAMED = 3
 """Jobs that a message names."""
@@ -26,7 +24,7 @@ _NAMED = 3
 class Entry:
     """A stage that waits for GPUs."""
 
-    key: Key
+    key: RunId
     gpus: float
     priority: int
     since: float
@@ -53,7 +51,7 @@ def next_one(entries: Iterable[Entry]) -> Entry | None:
     return next((entry for entry in in_order(entries) if not entry.resting), None)
 
 
-def waiting(entries: Iterable[Entry], holders: Sequence[Key]) -> dict[Key, job_pb2.Waiting]:
+def waiting(entries: Iterable[Entry], holders: Sequence[RunId]) -> dict[RunId, job_pb2.Waiting]:
     """What each of those who wait is told, by who holds GPUs."""
     ordered = in_order(entries)
     first = next_one(ordered)
@@ -78,7 +76,7 @@ def _time(seconds: float) -> Timestamp:
     return time
 
 
-def _why(entry: Entry, first: Entry | None, holders: Sequence[Key]) -> tuple[job_pb2.Waiting.Reason, str]:
+def _why(entry: Entry, first: Entry | None, holders: Sequence[RunId]) -> tuple[job_pb2.Waiting.Reason, str]:
     if entry.lack is not None:
         return entry.lack.reason, entry.lack.message
     if first is not None and entry.key != first.key:

@@ -207,22 +207,8 @@ async def holding(call: Call, patience: float | None = None) -> AsyncIterator[He
             await attempt.end()
 
 
-async def drive(call: Call) -> AsyncGenerator[types_pb2.Event, None]:
-    """Waits for the hardware, makes the call, and yields its events; the hardware is freed afterwards.
-
-    The first event is a heartbeat: the hardware is there, and the call is being made.
-
-    Raises:
-        Unavailable: The host of the attempt was lost, the one it must go to is not in the cluster, or two have the
-            same name.
-    """
-    async with holding(call) as held:
-        async for event in held.drive():
-            yield event
-
-
 async def _driven(attempt: _Attempt, place: Place, call: Call) -> AsyncGenerator[types_pb2.Event, None]:
-    """Has an attempt make its call; see `drive`."""
+    """Has an attempt make its call; the first event is a heartbeat: the call is being made."""
     call.placed(place)
     try:
         while True:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from cutoff.telemetry.metrics import JOB_LABEL, LONG_SECONDS, stage_kind
+from cutoff.run_key import stage_kind
+from cutoff.telemetry.metrics import JOB_LABEL, LONG_SECONDS
 from cutoff.v1 import types_pb2
 
 RUNS = Counter("cutoff_runs_total", "Runs that ended in this stage service, by outcome", ["stage", "outcome"])

@@ -14,8 +14,9 @@ import multiprocessing.forkserver
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
@@ -28,6 +29,7 @@ from cutoff.artifacts import Roots, attempt_folder, sweep_partials
 from cutoff.errors import Cancelled, CutoffError, Killed, Lost, NotFound, Refused, Unavailable
 from cutoff.process import resident_bytes, stop_group
 from cutoff.rpc import failure_of
+from cutoff.run_key import RunId, run_id
 from cutoff.stage import measures
 from cutoff.stage.child import LOG, Assignment, run_child
 from cutoff.stage.lease import HEARTBEAT_SECONDS, LEASE_SECONDS
@@ -38,8 +40,6 @@ from cutoff.v1 import run_pb2, types_pb2
 _LOG = logger(__name__)
 _KEPT = 100
 """Ended runs whose events are kept for a caller who comes back."""
-
-_Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,19 @@ class _Run:
         assert self.process.pid is not None, "a run is made of a started process"
         return self.process.pid
 
+    async def comes_to(self, happened: Callable[[], bool], seconds: float) -> bool:
+        """Waits for something that its events bring about; False when that took longer."""
+        try:
+            async with asyncio.timeout(seconds), self.news:
+                await self.news.wait_for(happened)
+        except TimeoutError:
+            return False
+        return True
+
+    def goes_beyond(self, after: int) -> bool:
+        """Whether there are events after a sequence number."""
+        return len(self.events) > after
+
     def describe(self) -> run_pb2.Run:
         state = run_pb2.Run.STATE_RUNNING
         if self.ended:
@@ -128,8 +141,8 @@ class Runs:
         else:
             self._context = multiprocessing.get_context("spawn")
         self._forks = bool(preload)
-        self._runs: dict[_Key, _Run] = {}
-        self._never: set[_Key] = set()
+        self._runs: dict[RunId, _Run] = {}
+        self._never: set[RunId] = set()
         """Keys that were cancelled before a run of them began."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -156,10 +169,10 @@ class Runs:
             Refused: A newer attempt has taken its place.
         """
         await self.warm_up()
-        run = self._runs.get(_key(request.run.key))
+        run = self._runs.get(run_id(request.run.key))
         if run is None:
             await self._stop_earlier(request.run.key)
-            run = self._runs.get(_key(request.run.key)) or self._start(request, target)
+            run = self._runs.get(run_id(request.run.key)) or self._start(request, target)
         async for event in self._watch(run, request.run.after_sequence):
             yield event
 
@@ -173,16 +186,16 @@ class Runs:
         Raises:
             NotFound: No run has this key; a call that comes late and would start it is refused.
         """
-        run = self._runs.get(_key(key))
+        run = self._runs.get(run_id(key))
         if run is None:
-            self._never.add(_key(key))
+            self._never.add(run_id(key))
             raise NotFound(f"no run {_name(key)} here")
         await self._stop(run, Cancelled("the run was cancelled"))
         return run.describe()
 
     def said(self, key: types_pb2.RunKey, after: int) -> list[types_pb2.Event]:
         """The events of a run after a sequence number, without progress, which nobody keeps."""
-        events = self._runs[_key(key)].events[after:]
+        events = self._runs[run_id(key)].events[after:]
         return [event for event in events if event.WhichOneof("kind") != "progress"]
 
     async def close(self) -> None:
@@ -207,7 +220,7 @@ class Runs:
         if self._closing:
             raise Unavailable("the service is stopping", "retry when it is back")
         key = request.run.key
-        if _key(key) in self._never:
+        if run_id(key) in self._never:
             raise Cancelled(f"the run {_name(key)} was cancelled before it began")
         folder = attempt_folder(self._roots.artifacts, key.job, key.stage, key.attempt)
         if (folder / LOG).exists():
@@ -222,7 +235,7 @@ class Runs:
         run = _Run(key, process, lifeline, list(request.run.devices), folder)
         run.start_time.GetCurrentTime()
         self._forget_old()
-        self._runs[_key(key)] = run
+        self._runs[run_id(key)] = run
         measures.run_started(key)
         self._background(self._sample(run))
         _LOG.info("run started", job=key.job, stage=key.stage, attempt=key.attempt, pid=run.pid)
@@ -281,7 +294,7 @@ class Runs:
                 return
             await asyncio.to_thread(rotate, run.folder / LOG, self._log_bytes)
             measures.MEMORY.labels(run.key.job, run.key.stage).set(await asyncio.to_thread(resident_bytes, run.pid))
-            await asyncio.sleep(self._limits.sample)
+            await run.comes_to(lambda: run.ended, self._limits.sample)
 
     def _forget_series(self, run: _Run) -> None:
         """Removes an ended run's series, unless a later attempt writes them by now."""
@@ -306,22 +319,13 @@ class Runs:
                     run.watched = time.monotonic()
                 if run.ended and after >= len(run.events):
                     return
-                if not await self._news_of(run, after):
+                if not await run.comes_to(partial(run.goes_beyond, after), self._limits.heartbeat):
                     yield _heartbeat()
                 run.watched = time.monotonic()
         finally:
             run.watchers -= 1
             if not run.watchers and not run.ended:
                 self._background(self._expire(run))
-
-    async def _news_of(self, run: _Run, after: int) -> bool:
-        """Waits for events of a run after a sequence number; returns False when it is time for a heartbeat."""
-        try:
-            async with asyncio.timeout(self._limits.heartbeat), run.news:
-                await run.news.wait_for(lambda: len(run.events) > after)
-        except TimeoutError:
-            return False
-        return True
 
     async def _expire(self, run: _Run) -> None:
         """Stops a run whose callers have all gone, unless one comes back within the lease."""
@@ -396,10 +400,6 @@ def _tell(loop: asyncio.AbstractEventLoop, news: Coroutine[Any, Any, None]) -> N
         news.close()
         return
     asyncio.run_coroutine_threadsafe(news, loop).result()
-
-
-def _key(key: types_pb2.RunKey) -> _Key:
-    return key.job, key.stage, key.attempt
 
 
 def _name(key: types_pb2.RunKey) -> str:

@@ -40,11 +40,6 @@ GRPC_SECONDS = Histogram(
 _BUILD = Info("cutoff_build", "The version that runs")
 
 
-def stage_kind(stage: str) -> str:
-    """A stage without its target, which bounds the label: evaluate for evaluate-merged."""
-    return stage.partition("-")[0]
-
-
 class DiskCollector(Collector):
     """Looks at the disks when Prometheus asks.
 

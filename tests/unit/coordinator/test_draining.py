@@ -46,6 +46,11 @@ async def unknown(*_):
     raise NotFound("never began")
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr("cutoff.coordinator.jobs._APART_SECONDS", 0.0)
+
+
 @pytest.fixture
 def system(store, spec, tmp_path):
     """Runs a test with everything made on its loop: system(test)."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from prometheus_client import REGISTRY
 
+from cutoff.run_key import stage_kind
 from cutoff.stage import measures
-from cutoff.telemetry.metrics import stage_kind
 from cutoff.v1 import types_pb2
 
 LABELS = {"cutoff_job": "gauge-test", "stage": "train"}
