@@ -30,7 +30,7 @@ Submitted = tuple[job_pb2.Job, bool]
 
 
 class StoreFailed(Unavailable):
-    """The database took nothing in (its disk is full, or it cannot be reached); what is in it stays as it is."""
+    """The database took nothing in (its disk is full, say), or cannot be reached; what is in it stays as it is."""
 
 
 class _Base(DeclarativeBase):
@@ -66,7 +66,7 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = create_engine(url)
+        self._engine = create_engine(url, pool_pre_ping=True)  # a server may have been restarted meanwhile
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _configure_sqlite)
         bring_up_to_date(self._engine)
@@ -89,7 +89,17 @@ class Store:
                     session.connection().exec_driver_sql("BEGIN IMMEDIATE")
                 yield session
         except OperationalError as error:
-            raise StoreFailed(f"the job store took nothing in: {error.orig}", "is its disk full?") from error
+            raise StoreFailed(
+                f"the job store took nothing in: {error.orig}", "is its disk full, or its server away?"
+            ) from error
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        try:
+            with Session(self._engine) as session:
+                yield session
+        except OperationalError as error:
+            raise StoreFailed(f"the job store cannot be read: {error.orig}", "is its database there?") from error
 
     def submit(self, spec: job_pb2.JobSpec, request_id: str) -> Submitted:
         """Stores a new job, or finds the one this request stored before.
@@ -151,7 +161,7 @@ class Store:
         Raises:
             NotFound: There is none.
         """
-        with Session(self._engine) as session:
+        with self._reading() as session:
             return job_pb2.Job.FromString(_find(session, name).record)
 
     def page(self, page_size: int, page_token: str = "") -> tuple[list[job_pb2.Job], str]:
@@ -159,7 +169,7 @@ class Store:
         query = select(_JobRow).order_by(_JobRow.number.desc()).limit(page_size + 1)
         if page_token:
             query = query.where(_JobRow.number < int(page_token))
-        with Session(self._engine) as session:
+        with self._reading() as session:
             rows = session.scalars(query).all()
         jobs = [job_pb2.Job.FromString(row.record) for row in rows[:page_size]]
         return jobs, str(rows[page_size - 1].number) if len(rows) > page_size else ""
@@ -174,20 +184,20 @@ class Store:
 
     def _under_way(self, query: Select[bytes]) -> list[job_pb2.Job]:
         states = set(LEGAL) - TERMINAL  # "not in" would look at every job that has ever ended
-        with Session(self._engine) as session:
+        with self._reading() as session:
             found = session.scalars(query.where(_JobRow.state.in_(states)).order_by(_JobRow.number))
             return [job_pb2.Job.FromString(record) for record in found]
 
     def ended(self) -> Iterator[job_pb2.Job]:
         """The jobs that have ended, the oldest first; one at a time, for there may be many."""
         query = select(_JobRow.record).where(_JobRow.state.in_(TERMINAL)).order_by(_JobRow.number)
-        with Session(self._engine) as session:
+        with self._reading() as session:
             for record in session.scalars(query).yield_per(100):
                 yield job_pb2.Job.FromString(record)
 
     def count_by_state(self) -> dict[int, int]:
         """How many jobs are in each state."""
-        with Session(self._engine) as session:
+        with self._reading() as session:
             counted = session.execute(select(_JobRow.state, func.count()).group_by(_JobRow.state))
             return {row[0]: row[1] for row in counted}
 
@@ -222,7 +232,7 @@ class Store:
             .order_by(_EventRow.sequence)
             .limit(limit)
         )
-        with Session(self._engine) as session:
+        with self._reading() as session:
             return [job_pb2.JobEvent.FromString(record) for record in session.scalars(query)]
 
 

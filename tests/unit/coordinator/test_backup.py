@@ -12,6 +12,9 @@ import pytest
 from cutoff.coordinator.backup import back_up, restore
 from cutoff.coordinator.store import Store
 from cutoff.errors import AlreadyExists, CheckFailed, NotFound, Refused
+from tests.unit.coordinator.conftest import of_sqlite
+
+pytestmark = of_sqlite
 
 
 def url(folder: Path) -> str:

@@ -8,6 +8,7 @@ from cutoff.coordinator.job import moved
 from cutoff.coordinator.store import Store, StoreFailed
 from cutoff.errors import AlreadyExists, NotFound
 from cutoff.v1 import job_pb2
+from tests.unit.coordinator.conftest import of_sqlite
 
 
 def test_the_same_request_is_the_same_job(store, spec):
@@ -24,10 +25,10 @@ def test_the_same_request_with_another_spec_is_refused(store, spec):
         store.submit(spec, "r1")
 
 
-def test_a_job_survives_the_process(store, spec, tmp_path):
+def test_a_job_survives_the_process(store, spec):
     job, _ = store.submit(spec, "r1")
     store.close()
-    reopened = Store(f"sqlite:///{tmp_path / 'jobs.db'}")
+    reopened = Store(store.engine.url.render_as_string(hide_password=False))
     assert reopened.get(job.name) == job
     assert [event.job.state for event in reopened.events(job.name, 0)] == [job_pb2.Job.STATE_QUEUED]
     reopened.close()
@@ -78,6 +79,7 @@ def test_an_unknown_job_is_not_found(store):
         store.get("jobs/no")
 
 
+@of_sqlite
 def test_a_full_disk_takes_nothing_in_and_says_so(store, spec):
     job, _ = store.submit(spec, "r1")
     store.close()  # the limit below is a connection's
@@ -91,6 +93,19 @@ def test_a_full_disk_takes_nothing_in_and_says_so(store, spec):
     assert store.get(job.name) == job
     with store.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
+
+
+@of_sqlite
+def test_a_database_that_is_away_is_said_to_be(store, spec):
+    job, _ = store.submit(spec, "r1")
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE jobs RENAME TO elsewhere")
+    for asking in (lambda: store.get(job.name), store.unfinished, lambda: store.page(1)):
+        with pytest.raises(StoreFailed, match="cannot be read"):
+            asking()
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO jobs")
+    assert store.get(job.name) == job
 
 
 def test_two_jobs_never_get_one_name(store, spec, monkeypatch):
