@@ -16,8 +16,13 @@ from cutoff.v1 import types_pb2
 
 DOMAIN = "cutoff"
 
-_MOST_BYTES = 3000
-"""Of a failure in a status. gRPC takes 8 KiB of headers, in which text outside of ASCII takes three times its room."""
+_MOST_BYTES = 2600
+_TEXT_BYTES = 600
+"""Of a failure in a status, and of one of its texts.
+
+A client takes 8 KiB of headers, as a rule. The message is sent twice: its bytes outside of ASCII take three times their
+room there, and all else is base64.
+"""
 
 _CODES: dict[str, int] = {
     "INVALID_INPUT": code_pb2.INVALID_ARGUMENT,
@@ -98,8 +103,12 @@ def _short(failure: types_pb2.Failure) -> types_pb2.Failure:
     return failure
 
 
-def _clipped(text: str, most: int = 600) -> str:
-    return text if len(text) <= most else f"{text[: most - 20]} [...] {text[-12:]}"
+def _clipped(text: str, most: int = _TEXT_BYTES) -> str:
+    """A text of at most so many bytes in UTF-8: its beginning, and its last word."""
+    whole = text.encode(errors="replace")
+    if len(whole) <= most:
+        return text
+    return f"{whole[: most - 20].decode(errors='ignore')} [...] {whole[-12:].decode(errors='ignore')}"
 
 
 def error_of_rpc(error: grpc.Call, address: str) -> errors.CutoffError:

@@ -3,18 +3,23 @@
 import asyncio
 import subprocess
 import sys
+from base64 import b64encode
+from urllib.parse import quote
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import cutoff.health
 from cutoff import errors
 from cutoff.client.init import init
 from cutoff.rpc import ClientSecurity, Door, Peer, ServerSecurity, error_of_failure, failure_of, open_channel
 from cutoff.rpc.channel import CHANNEL_OPTIONS, SERVER_OPTIONS
+from cutoff.rpc.errors import status_of
 from cutoff.rpc.security import is_local
 from cutoff.rpc.server import started
 from cutoff.rpc.tokens import OneToken, hash_of
@@ -327,6 +332,25 @@ def test_the_count_of_faults_survives_although_not_all_are_listed():
             self.message = "400 faults in the input:\n  a:1: is wrong\n  and 399 more"
 
     assert error_of_failure(failure_of(Many())).message.startswith("400 faults")
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@given(_TEXT, _TEXT, _TEXT, st.integers(1, 2000), st.integers(0, 300))
+@example("é", "ü", "ß", 9000, 1)
+@example("é", "ü", "ß", 9000, 0)
+@example("\n", "%", "\0", 500, 300)
+def test_every_error_fits_into_the_headers_that_clients_take(message, remedy, what, times, faults):
+    for error in (
+        errors.NotFound(message * times, remedy * times),
+        errors.TooMany(message * times, remedy * times, 5.0),
+        errors.InvalidInput([errors.Fault(what * times, what * times, what * times)] * (faults + 1)),
+    ):
+        status = status_of(error)
+        headers = [("grpc-message", quote(status.details)), ("grpc-status", "16"), ("content-type", "application/grpc")]
+        headers += [(name, b64encode(value)) for name, value in status.trailing_metadata]
+        assert sum(len(name) + len(value) + 32 for name, value in headers) < 8000  # RFC 7541, 4.1; 192 are others'
 
 
 def test_errors_of_any_length_arrive(serve_with):
