@@ -26,7 +26,7 @@ _LOG = logger(__name__)
 _ATTACH_SECONDS = 15.0
 """How long others wait for the hardware of runs that were under way when the coordinator went down."""
 
-_APART_SECONDS = 0.05
+_APART_SECONDS = 0.2
 """Between the first steps of two jobs: a crowd of jobs must not keep callers waiting."""
 
 _STORE_SECONDS = 5.0

@@ -159,6 +159,8 @@ def check_resources(gpus: float) -> None:
     Raises:
         Refused: There is no GPU, or there are too few.
     """
+    if not gpus:
+        return
     present = max((node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
     if gpus > present:
         raise Refused(

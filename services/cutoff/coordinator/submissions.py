@@ -9,7 +9,7 @@ from cutoff.coordinator.journal import Journal
 from cutoff.coordinator.store import Submitted
 from cutoff.v1 import job_pb2
 
-_TOGETHER_SECONDS = 0.005
+_TOGETHER_SECONDS = 0.02
 _TOGETHER = 200
 """What is handed in within so many seconds, and at most so many, is stored in one transaction."""
 
