@@ -208,7 +208,7 @@ class Store:
             name: The job's.
             change: Makes the next record of the present one; what it raises leaves everything as it was.
             run: The run event behind the change. Without one, and where the job's result or number of attempts
-                changed with it, the changed job itself is told of.
+                changed with it, the changed job itself is told of; where nothing changed, nothing is.
 
         Raises:
             NotFound: There is no such job.
@@ -218,6 +218,8 @@ class Store:
             row = _find(session, name, lock=True)
             before = job_pb2.Job.FromString(row.record)
             job = change(job_pb2.Job.FromString(row.record))
+            if run is None and job == before:
+                return job
             if run is not None:
                 _record(session, row, job, run)
             if run is None or job.result != before.result or len(job.attempts) != len(before.attempts):

@@ -51,19 +51,32 @@ def test_a_refused_change_leaves_no_trace(store, spec):
     assert len(store.events(job.name, 0)) == 1
 
 
+def test_a_change_that_changes_nothing_leaves_no_trace(store, spec):
+    """A coordinator that is killed after each transaction gets no further where it only repeats what is recorded."""
+    job, _ = store.submit(spec, "r1")
+    assert store.change(job.name, lambda job: job) == job
+    assert store.get(job.name) == job
+    assert len(store.events(job.name, 0)) == 1
+
+
 def test_concurrent_changes_are_all_kept(store, spec):
     job, _ = store.submit(spec, "r1")
 
+    def one_more(job):
+        job.spec.train.epochs += 1
+        return job
+
     def change() -> None:
         for _ in range(10):
-            store.change(job.name, lambda job: job)
+            store.change(job.name, one_more)
 
     threads = [threading.Thread(target=change) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.get(job.name).last_sequence == 41
+    changed = store.get(job.name)
+    assert (changed.last_sequence, changed.spec.train.epochs) == (41, job.spec.train.epochs + 40)
     assert [event.sequence for event in store.events(job.name, 0)] == list(range(1, 42))
 
 
