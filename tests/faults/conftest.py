@@ -1,13 +1,10 @@
-"""What tests of faults share: how thorough they are, the table of their figures, and a Ray of their own."""
+"""What tests of faults share: how thorough they are, the table of their figures, ."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
 
 import pytest
 
 from tests.faults.figures import FILE, Figures
-from tests.faults.quick.system import ray_cluster
 
 _FIGURES = Figures()
 
@@ -36,10 +33,3 @@ def figures() -> Figures:
 def stride(request: pytest.FixtureRequest) -> int:
     """A sweep kills at each stride-th moment."""
     return 1 if request.config.getoption("--every-transition", False) else 6
-
-
-@pytest.fixture(scope="module")
-def ray() -> Iterator[Mapping[str, str]]:
-    """A Ray cluster that outlives coordinators, with two GPUs that nobody looks for: two systems use it."""
-    with ray_cluster(gpus=2) as variables:
-        yield variables

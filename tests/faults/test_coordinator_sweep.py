@@ -54,9 +54,9 @@ def further(when: str, stride: int) -> Iterator[Death]:
     yield from itertools.repeat(Death(when, str(stride + (when == "before"))))
 
 
-def kill_at_each_transition(ray, when: str, stride: int) -> tuple[int, Audit, int, int]:
+def kill_at_each_transition(when: str, stride: int) -> tuple[int, Audit, int, int]:
     """Takes a job through a sweep; returns the kills, and what was wrong in the end: jobs and installs beyond one."""
-    with System(ray) as system:
+    with System(ray_stays=True) as system:
         system.start_services()
         folder = system.roots.models / "local" / "quick"
         folder.mkdir(parents=True)
@@ -79,10 +79,10 @@ def kill_at_each_transition(ray, when: str, stride: int) -> tuple[int, Audit, in
         return kills, audit, jobs - 1, installs - 1
 
 
-def test_no_kill_of_the_coordinator_loses_or_doubles_anything(ray, figures, stride):
+def test_no_kill_of_the_coordinator_loses_or_doubles_anything(figures, stride):
     """Before each transition and after each, side by side: most of a restart is waiting."""
     with ThreadPoolExecutor(2) as pool:
-        lanes = list(pool.map(lambda when: kill_at_each_transition(ray, when, stride), ("before", "after")))
+        lanes = list(pool.map(lambda when: kill_at_each_transition(when, stride), ("before", "after")))
     kills = [lane[0] for lane in lanes]
     audits = [lane[1] for lane in lanes]
     figures.hold(
@@ -97,8 +97,8 @@ def test_no_kill_of_the_coordinator_loses_or_doubles_anything(ray, figures, stri
     assert min(kills) >= 30 / stride
 
 
-def test_no_kill_of_the_coordinator_keeps_a_cancelled_job(ray, figures):
-    with System(ray) as system:
+def test_no_kill_of_the_coordinator_keeps_a_cancelled_job(figures):
+    with System(ray_stays=True) as system:
         system.start_services()
         system.coordinator.start()
         system.coordinator.wait_healthy()

@@ -71,8 +71,8 @@ class Reaper:
                     process.start(self._next(name))
 
 
-def test_no_kill_of_a_stage_service_loses_or_doubles_anything(ray, figures, stride):
-    with System(ray) as system:
+def test_no_kill_of_a_stage_service_loses_or_doubles_anything(figures, stride):
+    with System(ray_stays=True) as system:
         system.start()
         moments = moments_of(system)
         for process in system.services.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -38,7 +39,8 @@ class System:
     """A coordinator and four stage services, each of which may be killed and started again.
 
     Args:
-        ray: A cluster to join; None starts one with each coordinator, as a user's system does.
+        ray_stays: Whether its Ray outlives its coordinators, a second faster to come back to; otherwise one starts and
+            ends with each of them, as in a user's system.
         lease: Seconds that a run goes on with nobody watching, and all that follows from it (`stage.lease`).
         folders: In place of the system's own: state, artifacts, models.
         environment: Further variables of all processes.
@@ -46,7 +48,7 @@ class System:
 
     def __init__(
         self,
-        ray: Mapping[str, str] | None = None,
+        ray_stays: bool = False,
         lease: float = 600.0,
         folders: Mapping[str, Path] | None = None,
         environment: Mapping[str, str] | None = None,
@@ -79,9 +81,12 @@ class System:
             "FAULTS_LEDGER": str(self.ledger.folder),
             "CUTOFF_LEASE_SECONDS": str(lease),
             **{f"CUTOFF_{name.upper().replace('-', '_')}_ADDRESS": self.address(name) for name in SERVICES},
-            **(ray or {}),
             **(environment or {}),
         }
+        self._ray = contextlib.ExitStack()
+        if ray_stays:
+            # Attempts find the services by the environment of their host's Ray: no two systems can share one.
+            self._environment |= self._ray.enter_context(ray_cluster(self._environment))
         self.coordinator = self._process("coordinator", ["-m", "tests.faults.quick.coordinator"])
         self._replaced: list[Process] = []
         self.services = {name: self._process(name, ["-m", "tests.faults.quick.stage", name]) for name in SERVICES}
@@ -110,6 +115,7 @@ class System:
             if error is not None:
                 print(f"== {process.name}\n{process.last_words(12) if process.log.exists() else ''}")  # noqa: T201
             process.stop()
+        self._ray.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start_services(self) -> None:
@@ -192,22 +198,24 @@ class System:
 
 
 @contextlib.contextmanager
-def ray_cluster(gpus: int) -> Iterator[Mapping[str, str]]:
-    """A Ray head of its own, which coordinators come to and leave; yields what lets them in.
+def ray_cluster(environment: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """A Ray head with two GPUs that nobody looks for, which coordinators come to and leave; yields what lets them in.
 
-    It makes a coordinator's restart a second faster, and it does not free what a killed one held by dying with it.
+    It does not free what a killed coordinator held by dying with it.
     """
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     (folder / "token").write_text(uuid.uuid4().hex * 2)
     (folder / "token").chmod(0o600)
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_USAGE_STATS_ENABLED": "0"}
-    ray = [sys.executable, "-m", "ray.scripts.scripts"]
-    port = 20_000 + os.getpid() % 10_000
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     head = subprocess.Popen(
-        [*ray, "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", f"--num-gpus={gpus}",
-         "--num-cpus=8", "--include-dashboard=false", f"--temp-dir={folder}", f"--object-store-memory={100 << 20}"],
-        env={**os.environ, **own}, stdout=(folder / "head.log").open("w"), stderr=subprocess.STDOUT,
-        start_new_session=True,
+        [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}",
+         "--node-ip-address=127.0.0.1", "--num-gpus=2", "--num-cpus=8", "--include-dashboard=false",
+         f"--temp-dir={folder}", f"--object-store-memory={100 << 20}"],
+        env={**os.environ, **environment, "RAY_worker_niceness": "0", **own},
+        stdout=(folder / "head.log").open("w"), stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 60
