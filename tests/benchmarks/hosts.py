@@ -39,7 +39,7 @@ async def run_all(store: Store, cluster: SimulatedCluster, count: int) -> list[j
     names = []
     for number in range(count):
         spec = job(f"job-{number:02d}", lengths.uniform(8, 22), EVALUATE_SECONDS)
-        names.append(journal.submit(spec, f"r{number}")[0].name)
+        names.append(journal.store.submit(spec, f"r{number}")[0].name)
         jobs.start(names[-1])
 
     async def ended(name: str) -> job_pb2.Job:

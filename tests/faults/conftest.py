@@ -1,4 +1,4 @@
-"""What tests of faults share: how thorough they are, the table of their figures, ."""
+"""What tests of faults share: how thorough they are, and the table of their figures."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_jobs_go_where_gpus_are_and_a_lost_hosts_go_on_elsewhere(cluster, store)
     async def main():
         journal = Journal(store)
         jobs = Jobs(journal, cluster.services(journal))
-        names = [journal.submit(job(f"j{number}", 8, 0.5), f"r{number}")[0].name for number in range(2)]
+        names = [journal.store.submit(job(f"j{number}", 8, 0.5), f"r{number}")[0].name for number in range(2)]
         for name in names:
             jobs.start(name)
         while [store.get(name).attempts[-1].state if train(store.get(name)) else 0 for name in names] != [
@@ -73,7 +73,7 @@ def test_a_run_goes_on_when_its_hosts_ray_worker_is_restarted(cluster, store):
         journal = Journal(store)
         jobs = Jobs(journal, cluster.services(journal))
         for number in range(2):
-            jobs.start(journal.submit(job(f"j{number}", 12, 0.5), f"r{number}")[0].name)
+            jobs.start(journal.store.submit(job(f"j{number}", 12, 0.5), f"r{number}")[0].name)
         names = [one.name for one in store.unfinished()]
         while {a.host for name in names for a in train(store.get(name)) if a.start_time.seconds} != {FIRST, "two"}:
             await asyncio.sleep(0.1)

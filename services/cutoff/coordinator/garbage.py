@@ -17,6 +17,7 @@ from cutoff.artifacts.removal import aside_of, freed_bytes, remove
 from cutoff.coordinator import retention
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
+from cutoff.errors import CutoffError
 from cutoff.telemetry import logger
 from cutoff.v1 import job_pb2, types_pb2
 
@@ -75,7 +76,7 @@ class Garbage:
                 freed = sum([each.freed_bytes async for each in self.collect(policy)])
                 if freed:
                     _LOG.info("retention", days=days, freed_gib=round(freed / GIB, 2))
-            except OSError as error:
+            except (OSError, CutoffError) as error:
                 _LOG.warning("artifacts cannot be removed", error=str(error))
             await asyncio.sleep(_INTERVAL)
 

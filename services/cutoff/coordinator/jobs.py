@@ -12,6 +12,7 @@ from cutoff.coordinator import delivery
 from cutoff.coordinator.attempts import Attempts, Result, Services
 from cutoff.coordinator.job import BY_USER, OPEN, TERMINAL, State, newest_attempt, pausing
 from cutoff.coordinator.journal import Journal
+from cutoff.coordinator.line import Line
 from cutoff.coordinator.pipeline import Pipeline
 from cutoff.coordinator.results import without_installed
 from cutoff.coordinator.retention import require_all_there
@@ -48,16 +49,21 @@ class Jobs:
         self._attached = asyncio.Event()
         self._attached.set()
         """Unset while runs of an earlier coordinator are being attached to: nothing else is begun."""
-        self._setting_out = asyncio.Semaphore()
-        """Held by the job that set out last, for a moment."""
+        self._line = Line(_APART_SECONDS)
         self._attaching: asyncio.Task[None] | None = None
         self._suspended = False
-        self._held: set[str] = set()
-        """Jobs that are let go until `release`."""
+        self._held: list[str] = []
+        """Jobs that are let go until `release`, the oldest first."""
+
+    def begin(self, name: str) -> None:
+        """Begins a job that was just submitted, unless somebody did already."""
+        if name not in self._tasks:
+            self.start(name)
 
     def start(self, name: str) -> None:
-        """Begins a job, or goes on with it."""
-        self._go_on(name, self._in_its_turn(name))
+        """Begins a job, or goes on with it; one that comes after `suspend` is left to the next coordinator."""
+        if not self._suspended:
+            self._go_on(name, self._in_its_turn(name))
 
     def take_up(self) -> None:
         """Goes on with every job, and every installation, that had not ended when the coordinator went down.
@@ -182,7 +188,7 @@ class Jobs:
         """Has a job's pipeline look at the state it was brought into; one that has none gets it."""
         task = self._tasks.get(name)
         if task is None or task.done():
-            self._held.discard(name)
+            self._held = [other for other in self._held if other != name]
             self.start(name)
         else:
             task.cancel()
@@ -200,13 +206,13 @@ class Jobs:
         for job in self._journal.store.unfinished():
             runs = any(attempt.state == job_pb2.Attempt.STATE_RUNNING for attempt in job.attempts)
             if job.name in self._tasks and not runs and job.state not in _ON_ITS_WAY:
-                self._held.add(job.name)
+                self._held.append(job.name)
                 self._tasks[job.name].cancel()
 
     def release(self) -> None:
         """Goes on with what was held."""
-        for name in self._held - set(self._tasks):
-            self.start(name)
+        for name in self._held:
+            self.begin(name)
         self._held.clear()
 
     async def install(self, name: str, quant_type: str, replace: bool) -> job_pb2.Job:
@@ -278,9 +284,11 @@ class Jobs:
         return Pipeline(name, self._journal, self._services)
 
     async def _in_its_turn(self, name: str) -> None:
+        """Who has nothing to begin waits for nobody: what runs is watched, and what is to stop is stopped."""
         await self._attached.wait()
-        await self._setting_out.acquire()
-        asyncio.get_running_loop().call_later(_APART_SECONDS, self._setting_out.release)
+        job = self._journal.store.get(name)
+        if job.state not in _ON_ITS_WAY and not _running(job):
+            await self._line.turn(job.spec.resources.priority, job.create_time.ToMicroseconds() / 1e6)
         await self._pipeline(name).run()
 
     def _go_on(self, name: str, steps: Coroutine[Any, Any, None]) -> None:
@@ -339,19 +347,29 @@ class Jobs:
         if self._tasks.get(name) is task:  # a retry may have been faster, or a paused job resumed at once
             del self._tasks[name]
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, StoreFailed):
-            _LOG.error("going on with the job when its store can be written", job=name, message=error.message)
-            asyncio.get_running_loop().call_later(_STORE_SECONDS, self._go_on_if_open, name)
-        elif error is not None:
-            _LOG.error("a pipeline failed inside cutoff", job=name, exc_info=error)
-            bug = CutoffError(f"{type(error).__name__}: {error}", "this is a bug in cutoff; see the coordinator's log")
-            self._journal.move(name, job_pb2.Job.STATE_FAILED, failure_of(bug))
-        elif task.cancelled() and not self._suspended and self._journal.store.get(name).state in _ON_ITS_WAY:
-            self.start(name)  # stopped before its pipeline took its first step: what may run must be stopped
+        try:
+            if isinstance(error, StoreFailed):
+                raise error
+            if error is not None:
+                _LOG.error("a pipeline failed inside cutoff", job=name, exc_info=error)
+                remedy = "this is a bug in cutoff; see the coordinator's log"
+                bug = CutoffError(f"{type(error).__name__}: {error}", remedy)
+                self._journal.move(name, job_pb2.Job.STATE_FAILED, failure_of(bug))
+            elif task.cancelled() and not self._suspended and self._journal.store.get(name).state in _ON_ITS_WAY:
+                self.start(name)  # stopped before its pipeline took its first step: what may run must be stopped
+        except StoreFailed as failed:
+            self._go_on_later(name, failed)
+
+    def _go_on_later(self, name: str, failed: StoreFailed) -> None:
+        _LOG.error("going on with the job when its store answers again", job=name, message=failed.message)
+        asyncio.get_running_loop().call_later(_STORE_SECONDS, self._go_on_if_open, name)
 
     def _go_on_if_open(self, name: str) -> None:
-        if name not in self._tasks and self._journal.store.get(name).state not in _AT_REST:
-            self.start(name)
+        try:
+            if self._journal.store.get(name).state not in _AT_REST:
+                self.begin(name)
+        except StoreFailed as failed:
+            self._go_on_later(name, failed)
 
 
 _ON_ITS_WAY = (job_pb2.Job.STATE_CANCELLING, job_pb2.Job.STATE_PAUSING)

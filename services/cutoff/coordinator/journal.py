@@ -56,20 +56,12 @@ class Journal:
         """How many are in each state."""
         self._measures.jobs(self._jobs)
 
-    def submit(self, spec: job_pb2.JobSpec, request_id: str) -> tuple[job_pb2.Job, bool]:
-        """Stores a job; see `Store.submit`."""
-        return self._counted([self.store.submit(spec, request_id)])[0]
-
     def submit_all(self, submissions: Sequence[tuple[job_pb2.JobSpec, str]]) -> list[Submitted | AlreadyExists]:
         """Stores jobs together; see `Store.submit_all`."""
         outcomes = self.store.submit_all(submissions)
-        self._counted([outcome for outcome in outcomes if not isinstance(outcome, AlreadyExists)])
-        return outcomes
-
-    def _counted(self, submitted: list[Submitted]) -> list[Submitted]:
-        self._jobs.update(job.state for job, new in submitted if new)
+        self._jobs.update(each[0].state for each in outcomes if not isinstance(each, AlreadyExists) and each[1])
         self._measures.jobs(self._jobs)
-        return submitted
+        return outcomes
 
     def move(self, name: str, state: State, failure: types_pb2.Failure | None = None) -> job_pb2.Job:
         """Moves a job to another state; see `job.moved`."""

@@ -96,13 +96,12 @@ async def watch(
     while True:
         try:
             watcher.looked(await asyncio.to_thread(loaded_models, url, token))
+            step(watcher, jobs, unfinished())
             complained = False
-        except (CutoffError, ValueError) as error:  # it says nothing of what is loaded: all stays as it is
+        except (CutoffError, ValueError) as error:  # what is loaded is not known, or not what runs: all stays as it is
             if not complained:
                 _LOG.warning("LM Studio cannot be watched", url=url, error=str(error))
             complained = True
-        else:
-            step(watcher, jobs, unfinished())
         await asyncio.sleep(seconds)
 
 

@@ -17,8 +17,9 @@ from cutoff.spec import JobSpec, spec_from_proto, spec_to_proto
 from cutoff.v1 import job_pb2, job_pb2_grpc
 
 _PAGE, _LARGEST_PAGE = 50, 100
-_LAST = 2**63 - 1
-"""The largest number the store can compare with."""
+_LAST = 2**31 - 1
+"""The largest number that any store can compare with."""
+_REQUEST_ID = re.compile("[!-~]{1,200}")
 
 Admit = Callable[[JobSpec], None]
 """Raises when a job cannot be taken (see `admission`)."""
@@ -38,15 +39,16 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
     def __init__(self, journal: Journal, jobs: Jobs, admit: Admit, artifacts: Path, door: Door | None = None) -> None:
         self._journal = journal
         self._jobs = jobs
-        self._submissions = Submissions(journal, jobs.start)
+        self._submissions = Submissions(journal, jobs.begin)
         self._admit = admit
         self._artifacts = artifacts
         self._door = door or Door("the coordinator")
 
     async def SubmitJob(self, request: job_pb2.SubmitJobRequest, context: Any) -> job_pb2.SubmitJobResponse:
         """Checks and stores a job, and starts it."""
-        if not request.request_id:
-            raise InvalidInput([Fault("request_id", "is empty", "send a UUID, and the same one when you retry")])
+        if not _REQUEST_ID.fullmatch(request.request_id):
+            wrong = "is not 1 to 200 letters, digits and signs" if request.request_id else "is empty"
+            raise InvalidInput([Fault("request_id", wrong, "send a UUID, and the same one when you retry")])
         self._door.require_open()
         spec = spec_from_proto(request.spec)
         self._admit(spec)
@@ -59,7 +61,8 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
 
     async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Any) -> job_pb2.ListJobsResponse:
         """A page of jobs."""
-        if request.page_token and not re.fullmatch("[0-9]{1,18}", request.page_token):
+        token = request.page_token
+        if token and not (re.fullmatch("[0-9]{1,10}", token) and int(token) <= _LAST):
             raise InvalidInput([Fault("page_token", "is not one this server gave", "leave it empty to begin anew")])
         size = min(request.page_size or _PAGE, _LARGEST_PAGE)
         jobs, token = self._journal.store.page(size, request.page_token)

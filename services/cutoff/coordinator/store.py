@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import LargeBinary, Select, create_engine, event, func, insert, select
-from sqlalchemy.engine import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from cutoff.coordinator.job import LEGAL, TERMINAL, job_id, new_job
@@ -24,6 +24,13 @@ from cutoff.v1 import job_pb2
 
 Change = Callable[[job_pb2.Job], job_pb2.Job]
 """From a job's record to its next one; pure, for it may be called again."""
+
+_AWAY = (OperationalError, InterfaceError, InternalError)
+_REMEDY = "is its disk full, or its server away?"
+_PATIENCE = {"connect_timeout": 3, "tcp_user_timeout": 5000}
+"""Of a connection to PostgreSQL, in seconds and in milliseconds."""
+_LOCK = 0x637574
+"""The advisory lock of those who write to the store on PostgreSQL."""
 
 Submitted = tuple[job_pb2.Job, bool]
 """A job, and whether it is new: the same request may have stored it before."""
@@ -66,10 +73,15 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = create_engine(url, pool_pre_ping=True)  # a server may have been restarted meanwhile
+        remote = make_url(url).get_backend_name() == "postgresql"
+        # A server may have been restarted since a connection was used; all calls wait while one connects.
+        self._engine = create_engine(url, pool_pre_ping=True, connect_args=_PATIENCE if remote else {})
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _configure_sqlite)
-        bring_up_to_date(self._engine)
+        try:
+            bring_up_to_date(self._engine)
+        except _AWAY as error:
+            raise StoreFailed(f"the job store cannot be opened: {error.orig}", _REMEDY) from error
 
     @property
     def engine(self) -> Engine:
@@ -82,24 +94,22 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
-        """A transaction that reads and then writes, and has what it reads to itself."""
+        """A transaction that reads and then writes, and has the store to itself."""
+        alone = {"sqlite": "BEGIN IMMEDIATE", "postgresql": f"SELECT pg_advisory_xact_lock({_LOCK})"}
         try:
             with Session(self._engine) as session, session.begin():
-                if self._engine.dialect.name == "sqlite":
-                    session.connection().exec_driver_sql("BEGIN IMMEDIATE")
+                session.connection().exec_driver_sql(alone[self._engine.dialect.name])
                 yield session
-        except OperationalError as error:
-            raise StoreFailed(
-                f"the job store took nothing in: {error.orig}", "is its disk full, or its server away?"
-            ) from error
+        except _AWAY as error:
+            raise StoreFailed(f"the job store took nothing in: {error.orig}", _REMEDY) from error
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
         try:
             with Session(self._engine) as session:
                 yield session
-        except OperationalError as error:
-            raise StoreFailed(f"the job store cannot be read: {error.orig}", "is its database there?") from error
+        except _AWAY as error:
+            raise StoreFailed(f"the job store cannot be read: {error.orig}", _REMEDY) from error
 
     def submit(self, spec: job_pb2.JobSpec, request_id: str) -> Submitted:
         """Stores a new job, or finds the one this request stored before.
@@ -123,7 +133,7 @@ class Store:
             What came of each, in their order.
 
         Raises:
-            StoreFailed: None of them was stored.
+            StoreFailed: None of them was stored, or whether they were is not known (a server may be lost in the midst).
         """
         request_ids = {request_id for _, request_id in submissions}
         outcomes: list[Submitted | AlreadyExists] = []
@@ -215,7 +225,7 @@ class Store:
             StoreFailed: Nothing was changed.
         """
         with self._writing() as session:
-            row = _find(session, name, lock=True)
+            row = _find(session, name)
             before = job_pb2.Job.FromString(row.record)
             job = change(job_pb2.Job.FromString(row.record))
             if run is None and job == before:
@@ -254,9 +264,9 @@ def _rename_taken(session: Session, jobs: Sequence[job_pb2.Job]) -> None:
             job.name = new_job(job.spec).name
 
 
-def _find(session: Session, name: str, lock: bool = False) -> _JobRow:
-    query = select(_JobRow).where(_JobRow.id == name.removeprefix("jobs/"))
-    row = session.scalar(query.with_for_update() if lock else query)
+def _find(session: Session, name: str) -> _JobRow:
+    wanted = name.removeprefix("jobs/")
+    row = session.scalar(select(_JobRow).where(_JobRow.id == wanted)) if "\0" not in wanted else None
     if row is None:
         raise NotFound(f"there is no job {name!r}", "`cutoff list` shows the jobs")
     return row

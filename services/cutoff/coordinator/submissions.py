@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from cutoff.coordinator.journal import Journal
-from cutoff.coordinator.store import Submitted
+from cutoff.coordinator.store import StoreFailed, Submitted
 from cutoff.v1 import job_pb2
 
 _TOGETHER_SECONDS = 0.02
@@ -19,7 +19,7 @@ class Submissions:
 
     Args:
         journal: Where jobs are recorded.
-        begin: Begins a new job.
+        begin: Begins a job, unless it is under way.
     """
 
     def __init__(self, journal: Journal, begin: Callable[[str], None]) -> None:
@@ -30,11 +30,11 @@ class Submissions:
     async def hand_in(self, spec: job_pb2.JobSpec, request_id: str) -> job_pb2.Job:
         """Stores a job and begins it, or finds the one this request stored before.
 
-        A job whose caller goes away meanwhile is stored and begun all the same.
+        A job whose caller goes away meanwhile is stored and begun all the same, unless the server stops too.
 
         Raises:
             AlreadyExists: The request_id belongs to a job with another spec.
-            StoreFailed: Nothing was stored.
+            StoreFailed: Whether it was stored is not known; the same request again finds it, or stores it.
         """
         loop = asyncio.get_running_loop()
         if not self._handed_in:
@@ -54,7 +54,7 @@ class Submissions:
                         stored.set_exception(outcome)
                     continue
                 job, new = outcome
-                if new:
+                if new or job.state == job_pb2.Job.STATE_QUEUED:  # it may have been stored by a call that never knew
                     self._begin(job.name)
                 if not stored.done():
                     stored.set_result(job)
@@ -63,4 +63,6 @@ class Submissions:
         try:
             return self._journal.submit_all(submissions)
         except Exception as error:  # noqa: BLE001 - each of them waits to be told
-            return [error] * len(submissions)
+            if isinstance(error, StoreFailed) or len(submissions) == 1:
+                return [error] * len(submissions)
+            return [outcome for each in submissions for outcome in self._submit([each])]  # one of them is to blame

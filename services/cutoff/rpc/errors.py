@@ -20,8 +20,8 @@ _MOST_BYTES = 2600
 _TEXT_BYTES = 600
 """Of a failure in a status, and of one of its texts.
 
-A client takes 8 KiB of headers, as a rule. The message is sent twice: its bytes outside of ASCII take three times their
-room there, and all else is base64.
+A client takes 8 KiB of headers, as a rule. The message is sent three times, once as text, in which bytes outside of
+ASCII take three times their room, and the remedy twice; all but that text is base64.
 """
 
 _CODES: dict[str, int] = {

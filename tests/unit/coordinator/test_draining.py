@@ -64,7 +64,7 @@ def system(store, spec, tmp_path):
             )
             jobs = Jobs(journal, services)
             spec.install.enabled = False
-            names = [journal.submit(spec, f"r{number}")[0].name for number in (1, 2)]
+            names = [journal.store.submit(spec, f"r{number}")[0].name for number in (1, 2)]
             for name in names:
                 jobs.start(name)
                 await asyncio.sleep(0.02)

@@ -98,7 +98,7 @@ def test_a_training_makes_room_and_goes_on_from_its_checkpoint(store, spec, lmst
     async def main():
         journal = Journal(store)
         jobs = Jobs(journal, script.services())
-        name = journal.submit(spec, "r1")[0].name
+        name = journal.store.submit(spec, "r1")[0].name
         jobs.start(name)
         watching = asyncio.create_task(watch(jobs, store.unfinished, lmstudio.url, seconds=0.02))
         await started(journal, name, "train")

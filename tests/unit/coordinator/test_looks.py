@@ -12,7 +12,7 @@ WATCHERS = 20
 def test_watchers_side_by_side_read_the_store_once_for_each_change(store, spec, monkeypatch):
     async def main():
         journal = Journal(store)
-        job, _ = journal.submit(spec, "r")
+        job, _ = journal.store.submit(spec, "r")
         reads = []
         really = store.events
         monkeypatch.setattr(store, "events", lambda *arguments: reads.append(arguments) or really(*arguments))

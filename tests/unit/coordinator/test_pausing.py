@@ -64,7 +64,7 @@ def on_the_road(store, spec, script, test):
     async def main():
         journal = Journal(store)
         jobs = Jobs(journal, script.services())
-        job, _ = journal.submit(spec, "r1")
+        job, _ = journal.store.submit(spec, "r1")
         jobs.start(job.name)
         try:
             await test(jobs, journal, job.name)
@@ -276,7 +276,8 @@ def test_a_pause_is_counted_like_any_other_change_of_state(store, spec):
 
     async def main():
         journal = Journal(store)
-        name = journal.submit(spec, "r1")[0].name
+        ((job, _),) = journal.submit_all([(spec, "r1")])
+        name = job.name
         journal.change(name, lambda job: pausing(job, BY_USER, ""))
         journal.move(name, job_pb2.Job.STATE_PAUSED)
         return journal

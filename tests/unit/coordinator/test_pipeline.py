@@ -13,6 +13,7 @@ from cutoff.coordinator.hosts import Addresses
 from cutoff.coordinator.job import OPEN, TERMINAL, with_attempt, with_event
 from cutoff.coordinator.jobs import Jobs
 from cutoff.coordinator.journal import Journal
+from cutoff.coordinator.line import Line
 from cutoff.coordinator.store import StoreFailed
 from cutoff.errors import AlreadyExists, NotFound, Refused, Unavailable
 from cutoff.stage.report import Reporter
@@ -130,7 +131,7 @@ def run_job(store, spec, script, meanwhile=None):
     async def main():
         journal = Journal(store)
         jobs = Jobs(journal, script.services())
-        job, _ = journal.submit(spec, "r1")
+        job, _ = journal.store.submit(spec, "r1")
         jobs.start(job.name)
         if meanwhile:
             await meanwhile(jobs, job.name)
@@ -403,7 +404,7 @@ def test_a_job_that_is_taken_up_again_is_not_refused_for_its_own_model(store, sp
         script = Script(install=["hang"])
         journal = Journal(store)
         jobs = Jobs(journal, script.services())
-        job, _ = journal.submit(spec, "r1")
+        job, _ = journal.store.submit(spec, "r1")
         jobs.start(job.name)
         while "install" not in script.stages:
             await asyncio.sleep(0.01)
@@ -490,7 +491,7 @@ def test_a_restart_takes_results_that_are_there_and_attaches_to_what_runs(store,
         script = Script(train=["hang"])
         journal = Journal(store)
         jobs = Jobs(journal, script.services())
-        job, _ = journal.submit(spec, "r1")
+        job, _ = journal.store.submit(spec, "r1")
         jobs.start(job.name)
         while "train" not in script.stages:
             await asyncio.sleep(0.01)
@@ -523,7 +524,7 @@ def test_a_restart_while_evaluating_counts_no_score_twice(store, spec):
         script.endings["evaluate-q8_0"] = ["hang"]
         journal = Journal(store)
         jobs = Jobs(journal, script.services())
-        job, _ = journal.submit(spec, "r1")
+        job, _ = journal.store.submit(spec, "r1")
         jobs.start(job.name)
         while "evaluate-q8_0" not in script.stages:
             await asyncio.sleep(0.01)
@@ -650,7 +651,7 @@ def test_nothing_is_begun_before_what_runs_is_attached_to(store, spec):
         script = Script(train=["hang"])
         journal = Journal(store)
         jobs = Jobs(journal, script.services())
-        name = journal.submit(spec, "r1")[0].name
+        name = journal.store.submit(spec, "r1")[0].name
         jobs.start(name)
         while "train" not in script.stages:
             await asyncio.sleep(0.01)
@@ -671,7 +672,7 @@ def test_nothing_is_begun_before_what_runs_is_attached_to(store, spec):
         journal = Journal(store)
         jobs = Jobs(journal, script.services())
         jobs.take_up()
-        new = journal.submit(spec, "r3")[0].name
+        new = journal.store.submit(spec, "r3")[0].name
         jobs.start(new)
         await asyncio.sleep(0.1)
         assert script.calls == [], "others wait"
@@ -775,16 +776,72 @@ def test_a_job_goes_on_when_its_store_can_be_written_again(store, spec, monkeypa
     assert len([a for a in job.attempts if a.key.stage == "merge"]) == 1
 
 
+def test_a_job_goes_on_when_its_store_answers_again(store, spec, monkeypatch):
+    """A server that is away for longer than one pause can neither be written nor read."""
+    monkeypatch.setattr("cutoff.coordinator.jobs._STORE_SECONDS", 0.05)
+    script = Script()
+
+    async def main():
+        journal = Journal(store)
+        jobs = Jobs(journal, script.services())
+        job, _ = store.submit(spec, "r1")
+
+        def away(*_):
+            raise StoreFailed("no server")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "get", away)
+            patch.setattr(store, "change", away)
+            jobs.start(job.name)
+            await asyncio.sleep(0.3)
+        async for _ in journal.watch(job.name, 0):
+            pass
+        return journal.current(job.name)
+
+    assert asyncio.run(asyncio.wait_for(main(), 30)).state == job_pb2.Job.STATE_SUCCEEDED
+
+
+def test_a_cancel_that_met_an_absent_store_is_carried_out_later(store, spec, monkeypatch):
+    monkeypatch.setattr("cutoff.coordinator.jobs._STORE_SECONDS", 0.05)
+
+    async def main():
+        journal = Journal(store)
+        jobs = Jobs(journal, Script().services())
+        names = [store.submit(spec, f"r{number}")[0].name for number in range(2)]
+        monkeypatch.setattr(jobs, "_line", Line(0.4))
+        for name in names:
+            jobs.start(name)
+        await asyncio.sleep(0.05)
+        jobs.cancel(names[1])  # while it waits for its turn
+
+        def away(_):
+            raise StoreFailed("no server")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "get", away)
+            await asyncio.sleep(0.2)
+        async for _ in journal.watch(names[1], 0):
+            pass
+        return journal.current(names[1])
+
+    spec.install.enabled = False
+    assert asyncio.run(asyncio.wait_for(main(), 30)).state == job_pb2.Job.STATE_CANCELLED
+
+
 def test_a_crowd_of_jobs_sets_out_one_after_the_other(store, spec, monkeypatch):
     monkeypatch.setattr("cutoff.coordinator.jobs._APART_SECONDS", 0.3)
 
     async def main():
         journal = Journal(store)
         jobs = Jobs(journal, Script().services())
-        names = [journal.submit(spec, f"r{number}")[0].name for number in range(3)]
+        names = [journal.store.submit(spec, f"r{number}")[0].name for number in range(3)]
         for name in names:
             jobs.start(name)
+        await asyncio.sleep(0.05)
         jobs.cancel(names[1])
+        async for _ in journal.watch(names[1], 0):
+            pass
+        assert store.get(names[2]).state == job_pb2.Job.STATE_QUEUED, "who is to stop waits for nobody"
         for name in names:
             async for _ in journal.watch(name, 0):
                 pass

@@ -9,7 +9,7 @@ from cutoff.errors import AlreadyExists
 from cutoff.v1 import job_pb2
 
 
-def test_a_crowd_is_stored_in_few_transactions_and_each_job_begun_once(store, spec, monkeypatch):
+def test_a_crowd_is_stored_in_few_transactions_and_each_job_is_begun(store, spec, monkeypatch):
     sizes, submit_all = [], store.submit_all
     monkeypatch.setattr(store, "submit_all", lambda asked: sizes.append(len(asked)) or submit_all(asked))
     begun = []
@@ -21,7 +21,7 @@ def test_a_crowd_is_stored_in_few_transactions_and_each_job_begun_once(store, sp
     jobs = asyncio.run(main())
     assert sizes == [200, 100]
     assert len({job.name for job in jobs}) == len(store.unfinished()) == 150
-    assert sorted(begun) == sorted({job.name for job in jobs})
+    assert set(begun) == {job.name for job in jobs}
 
 
 def test_only_who_reused_a_request_is_refused(store, spec):
@@ -51,6 +51,38 @@ def test_a_job_whose_caller_went_away_is_begun_all_the_same(store, spec):
 
     asyncio.run(main())
     assert begun == [store.unfinished()[0].name]
+
+
+def test_a_request_that_the_store_cannot_take_fails_alone(store, spec, monkeypatch):
+    submit_all = store.submit_all
+
+    def picky(asked):
+        if any(request_id == "bad" for _, request_id in asked):
+            raise ValueError("what is this?")
+        return submit_all(asked)
+
+    monkeypatch.setattr(store, "submit_all", picky)
+
+    async def main():
+        submissions = Submissions(Journal(store), lambda _: None)
+        asked = [submissions.hand_in(spec, request_id) for request_id in ("r1", "bad", "r2")]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    first, bad, second = asyncio.run(main())
+    assert isinstance(bad, ValueError)
+    assert [job.name for job in store.unfinished()] == [first.name, second.name]
+
+
+def test_a_job_whose_call_was_lost_after_it_was_stored_is_begun_by_the_next_one(store, spec):
+    """The connection to the database broke in the commit: the caller was told that nothing is known."""
+    job, _ = store.submit(spec, "r1")
+    begun = []
+
+    async def main():
+        return await Submissions(Journal(store), begun.append).hand_in(spec, "r1")
+
+    assert asyncio.run(main()).name == job.name
+    assert begun == [job.name]
 
 
 def test_everybody_is_told_that_nothing_was_stored(store, spec, monkeypatch):

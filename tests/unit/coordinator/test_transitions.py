@@ -105,7 +105,7 @@ def test_any_interleaving_makes_legal_transitions_only(steps):
         store = Store(url)
         journal = Journal(store)
         spec = job_pb2.JobSpec(name="demo")
-        name = journal.submit(spec, "r1")[0].name
+        name = journal.store.submit(spec, "r1")[0].name
         for step in steps:
             before = store.get(name)
             if step == ("restart",):
@@ -119,7 +119,7 @@ def test_any_interleaving_makes_legal_transitions_only(steps):
             if after == before:
                 continue
             assert [event.sequence for event in store.events(name, 0)] == list(range(1, after.last_sequence + 1))
-        assert journal.submit(spec, "r1")[0].name == name
+        assert journal.store.submit(spec, "r1")[0].name == name
         store.close()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -129,7 +129,7 @@ def test_any_interleaving_makes_legal_transitions_only(steps):
 def test_an_event_of_an_attempt_that_was_replaced_is_refused_and_changes_nothing(store, spec):
     async def main() -> None:
         journal = Journal(store)
-        name = journal.submit(spec, "r1")[0].name
+        name = journal.store.submit(spec, "r1")[0].name
         first = journal.open_attempt(name, "train")
         journal.run_event(name, first, _event("failed", "train", 1))
         journal.open_attempt(name, "train")
