@@ -112,7 +112,8 @@ class GpuQueue:
         """Waits until this call has its GPUs, with the memory its plan needs."""
         attaching = call.request.run.after_sequence > 0  # its run has begun: it is on its GPU
         now = time.monotonic()
-        self._back_by = {other: by for other, by in self._back_by.items() if by > now and other != key}
+        # An earlier attempt at the same stage comes back no more: it is over, or there would be no later one.
+        self._back_by = {other: by for other, by in self._back_by.items() if by > now and other[:2] != key[:2]}
         arrival = next(self._arrivals)
         self._waiting[key] = Entry(key, call.gpus, call.priority, call.since, arrival, time.time(), attaching)
         lacking_since: float | None = None

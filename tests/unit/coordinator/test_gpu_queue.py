@@ -286,6 +286,18 @@ def test_a_gpu_is_not_kept_for_ever():
     in_house(test)
 
 
+def test_a_gpu_is_not_kept_for_a_run_that_has_a_successor():
+    """Its service was restarted, and has it no more: the next attempt begins at once."""
+
+    async def test(house):
+        house.queue._back_by["job", "train", 0] = time.monotonic() + 3600
+        house.submit("job")
+        await house.settle()
+        assert house.running == ["job"]
+
+    in_house(test)
+
+
 @pytest.mark.parametrize("lacks", [False, True])
 def test_who_is_cancelled_while_he_waits_leaves_the_queue(lacks):
     async def test(house):
