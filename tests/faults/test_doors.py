@@ -182,7 +182,7 @@ def _hash(system):
     return (system.secrets / "coordinator/token.sha256").read_text().strip()
 
 
-def test_no_rpc_answers_a_stranger(locked, tmp_path):
+def test_no_rpc_answers_a_stranger(locked, tmp_path, figures):
     succeeded, codes, calls, rpcs = [], Counter(), 0, 0
     for name in _MODULES:
         for path, streams in methods_of(name):
@@ -193,8 +193,8 @@ def test_no_rpc_answers_a_stranger(locked, tmp_path):
                 codes[code.name if code else "OK"] += 1
                 if code not in _REFUSED:
                     succeeded.append(f"{name} {path} {what}: {code}")
-    print(f"| unauthenticated calls that succeed | {rpcs} RPCs, {calls} calls | {len(succeeded)} | {dict(codes)} |")  # noqa: T201
-    assert succeeded == []
+    assert succeeded == [], codes
+    figures.hold(f"strangers' calls of all {rpcs} RPCs", calls, calls_that_succeed=len(succeeded))
     assert rpcs >= 20
     for name in _MODULES:
         assert _call(known(locked, name), *_harmless(name), _token(locked)) is None, "the right caller is let in"
@@ -267,7 +267,7 @@ def _http(port: int, method: str, path: str, body: str | None = None) -> int:
         connection.close()
 
 
-def test_ray_does_nothing_for_a_stranger(locked, tmp_path):
+def test_ray_does_nothing_for_a_stranger(locked, tmp_path, figures):
     ports, methods = _ray_ports(locked), _ray_methods()
     assert ports
     assert len(methods) > 50
@@ -300,11 +300,12 @@ def test_ray_does_nothing_for_a_stranger(locked, tmp_path):
             if 200 <= status < 400:
                 done.append(f"{owner} {port} {method} {path}: {status}")
     joined = _join_without_token(ports)
-    print(f"| Ray's ports: calls without a token that do anything | {len(ports)} ports, {calls} calls, "  # noqa: T201
-          f"2 attempts to join | {len(done) + joined} | {dict(codes)} |")  # fmt: skip
-    assert done == []
+    assert done == [], codes
     assert joined == 0
     assert not canary.exists()
+    figures.hold(
+        f"strangers' calls at Ray's {len(ports)} ports", calls, calls_that_did_anything=len(done), joined=joined
+    )
 
 
 def _join_without_token(ports) -> int:
