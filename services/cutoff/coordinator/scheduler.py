@@ -194,6 +194,7 @@ async def holding(call: Call, patience: float | None = None) -> AsyncIterator[He
     attempt: _Attempt | None = None
     try:
         options: dict[str, Any] = {"num_cpus": 0 if call.gpus else 1, "num_gpus": call.gpus}
+        options["scheduling_strategy"] = "SPREAD"  # by default Ray fills this host by half before it takes another
         if call.host:
             options["scheduling_strategy"] = await asyncio.to_thread(_only_on, call.host)
         attempt = _Attempt(call, options)
