@@ -23,9 +23,10 @@ Every service serves them in Prometheus' format: the coordinator on port 9101, t
 the gguf-converter on 9104, the evaluator on 9105. [monitoring.md](monitoring.md) has the dashboards and alerts made
 of them. All values are in base units (seconds, bytes, ratios from 0 to 1).
 
-A cutoff job is the label `cutoff_job`, its id as `cutoff list` shows it. `stage` is prepare, train, merge, convert,
-evaluate or install; in the series of a single run, evaluate carries its target too (`evaluate-q4_k_m`). The series of
-a run go away a minute after its end, the scores of a job ten minutes after the job's.
+A cutoff job is the label `cutoff_job`, its id as `cutoff list` shows it. `stage` is prepare, train, relearn, merge,
+convert, evaluate, card, install or report; in the series of a single run, evaluate carries its target too
+(`evaluate-q4_k_m`). The series of a run go away a minute after its end, the scores of a job ten minutes after the
+job's.
 
 The Python client's own `process_*` (memory, CPU, open files) and `python_info` are there too.
 """

@@ -441,7 +441,7 @@ class JobSpec(_Section):
     base_model: str
     """A hub id, optionally with @revision, or a folder; one that begins with ./ or ../ is relative to job.yaml."""
     cutoff: datetime.date | None = None
-    """The last day of what is kept; recorded (reports by year are not built yet)."""
+    """The last day of what is kept; the report draws its scores by year around it."""
     dataset: DatasetSpec
     """The question sets."""
     train: TrainSpec = TrainSpec()

@@ -11,7 +11,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import cutoff.health
@@ -337,7 +337,8 @@ def test_the_count_of_faults_survives_although_not_all_are_listed():
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
-@given(_TEXT, _TEXT, _TEXT, st.integers(1, 2000), st.integers(0, 300))
+@settings(deadline=None)
+@given(_TEXT, _TEXT, _TEXT, st.integers(1, 300), st.integers(0, 20))
 @example("é", "ü", "ß", 9000, 1)
 @example("é", "ü", "ß", 9000, 0)
 @example("\n", "%", "\0", 500, 300)
