@@ -143,8 +143,10 @@ def test_a_request_id_belongs_to_one_spec(port):
 
 
 def test_a_request_without_id_is_refused(port):
-    with pytest.raises(InvalidInput, match="request_id"):
-        submit(port, request_id="")
+    for wrong in ("", "x" * 201, "r\0", "é"):
+        with pytest.raises(InvalidInput, match="request_id"):
+            submit(port, request_id=wrong)
+    assert submit(port, request_id="Monday's run, again").name
 
 
 def test_all_faults_come_in_one_answer(port):

@@ -19,7 +19,7 @@ from cutoff.v1 import job_pb2, job_pb2_grpc
 _PAGE, _LARGEST_PAGE = 50, 100
 _LAST = 2**31 - 1
 """The largest number that any store can compare with."""
-_REQUEST_ID = re.compile("[!-~]{1,200}")
+_REQUEST_ID = re.compile("[ -~]{1,200}")
 
 Admit = Callable[[JobSpec], None]
 """Raises when a job cannot be taken (see `admission`)."""
@@ -47,7 +47,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
     async def SubmitJob(self, request: job_pb2.SubmitJobRequest, context: Any) -> job_pb2.SubmitJobResponse:
         """Checks and stores a job, and starts it."""
         if not _REQUEST_ID.fullmatch(request.request_id):
-            wrong = "is not 1 to 200 letters, digits and signs" if request.request_id else "is empty"
+            wrong = "is not 1 to 200 characters of ASCII" if request.request_id else "is empty"
             raise InvalidInput([Fault("request_id", wrong, "send a UUID, and the same one when you retry")])
         self._door.require_open()
         spec = spec_from_proto(request.spec)
