@@ -125,7 +125,7 @@ def test_no_kill_of_the_coordinator_keeps_a_cancelled_job(figures):
         assert not psutil.pid_exists(run)
 
 
-def test_jobs_that_share_a_device_survive_kills_with_ray(figures):
+def test_jobs_that_share_a_device_survive_kills_with_ray(figures, stride):
     """Here Ray dies with each coordinator, as in a user's system, at whatever moment it happens to be."""
     chance = random.Random(7)
     with System() as system:
@@ -148,5 +148,6 @@ def test_jobs_that_share_a_device_survive_kills_with_ray(figures):
             two_runs_on_one_device=audits[0].devices_taken_twice,
             results_recorded_twice=sum(one.results_recorded_twice for one in audits),
         )  # fmt: skip
-        figures.hold("the same", len(waits), limit=15, seconds_until_it_answers_again=round(max(waits), 1))
+        limit = 15 if stride == 1 else 60  # make test may share its machine
+        figures.hold("the same", len(waits), limit=limit, seconds_until_it_answers_again=round(max(waits), 1))
         assert len(system.installed()) == 3
